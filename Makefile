@@ -18,7 +18,7 @@ preflight-test:
 	@PYTHON="$(PYTHON)" tools/preflight.sh test
 
 $(PY): | preflight
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The stamp follows pyproject.toml, so that a new requirement reaches an old environment.
 $(STAMP): pyproject.toml | $(PY)
