@@ -1,0 +1,150 @@
+"""The `on_…` attributes of class CBFS: where handlers are assigned, where the engine finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Self, TypeVar, overload
+
+from cbfsconnect.events.declare import EVENTS, EventParams, event_name
+from cbfsconnect.events.directories import (
+    CBFSCloseDirectoryEnumerationEventParams,
+    CBFSEnumerateDirectoryEventParams,
+    CBFSIsDirectoryEmptyEventParams,
+)
+from cbfsconnect.events.files import (
+    CBFSCanFileBeDeletedEventParams,
+    CBFSCleanupFileEventParams,
+    CBFSCloseFileEventParams,
+    CBFSCreateFileEventParams,
+    CBFSDeleteFileEventParams,
+    CBFSFlushFileEventParams,
+    CBFSGetFileInfoEventParams,
+    CBFSGetFileNameByFileIdEventParams,
+    CBFSOpenFileEventParams,
+    CBFSReadFileEventParams,
+    CBFSRenameOrMoveFileEventParams,
+    CBFSSetAllocationSizeEventParams,
+    CBFSSetFileAttributesEventParams,
+    CBFSSetFileSizeEventParams,
+    CBFSWriteFileEventParams,
+)
+from cbfsconnect.events.links import (
+    CBFSCloseHardLinksEnumerationEventParams,
+    CBFSCloseNamedStreamsEnumerationEventParams,
+    CBFSCreateHardLinkEventParams,
+    CBFSDeleteReparsePointEventParams,
+    CBFSEnumerateHardLinksEventParams,
+    CBFSEnumerateNamedStreamsEventParams,
+    CBFSGetReparsePointEventParams,
+    CBFSSetReparsePointEventParams,
+)
+from cbfsconnect.events.locks import CBFSLockFileEventParams, CBFSUnlockFileEventParams
+from cbfsconnect.events.volume import (
+    CBFSEjectedEventParams,
+    CBFSErrorEventParams,
+    CBFSGetVolumeIdEventParams,
+    CBFSGetVolumeLabelEventParams,
+    CBFSGetVolumeSizeEventParams,
+    CBFSMountEventParams,
+    CBFSUnmountEventParams,
+    CBFSWorkerThreadCreationEventParams,
+    CBFSWorkerThreadTerminationEventParams,
+)
+
+P = TypeVar("P", bound=EventParams)
+
+
+class HandlerTable:
+    """The assigned handlers by event name, None where there is none: plain attributes, so that
+    the engine finds a handler with one look-up."""
+
+    def __init__(self) -> None:
+        for name in EVENTS:
+            setattr(self, name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no such event: {name}")
+
+
+class EventSlot(Generic[P]):
+    """One `on_…` attribute: assign a callable that takes the params object, or None."""
+
+    def __init__(self, params: type[P]) -> None:
+        self.params = params
+        self.name = event_name(params)
+        self.__doc__ = params.__doc__
+
+    @overload
+    def __get__(self, source: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, source: EventSource, owner: type) -> Callable[[P], None] | None: ...
+    def __get__(self, source: EventSource | None, owner: type) -> Self | Callable[[P], None] | None:
+        if source is None:
+            return self
+        handler: Callable[[P], None] | None = getattr(source._handlers, self.name)
+        return handler
+
+    def __set__(self, source: EventSource, handler: Callable[[P], None] | None) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"{self.name} takes a callable with one argument, or None")
+        setattr(source._handlers, self.name, handler)
+
+
+class EventSource:
+    """All events of the class, each an attribute that takes a handler."""
+
+    def __init__(self) -> None:
+        self._handlers = HandlerTable()
+
+    def set_handlers(self, handlers: object) -> None:
+        """Assigns every method of `handlers` whose name is that of an event.
+
+        Raises `TypeError` for an `on_…` attribute that names no event, which is a misspelling,
+        and when there is none at all.
+        """
+        names = {name for name in dir(handlers) if name.startswith("on_")}
+        unknown = sorted(names - EVENTS.keys())
+        if unknown:
+            raise TypeError(f"{', '.join(unknown)}: no such event; see cbfsconnect.EVENTS")
+        if not names:
+            raise TypeError(f"{handlers!r} has no on_… method, so it cannot handle any event")
+        for name in names:
+            setattr(self, name, getattr(handlers, name))
+
+    on_can_file_be_deleted = EventSlot(CBFSCanFileBeDeletedEventParams)
+    on_cleanup_file = EventSlot(CBFSCleanupFileEventParams)
+    on_close_directory_enumeration = EventSlot(CBFSCloseDirectoryEnumerationEventParams)
+    on_close_file = EventSlot(CBFSCloseFileEventParams)
+    on_close_hard_links_enumeration = EventSlot(CBFSCloseHardLinksEnumerationEventParams)
+    on_close_named_streams_enumeration = EventSlot(CBFSCloseNamedStreamsEnumerationEventParams)
+    on_create_file = EventSlot(CBFSCreateFileEventParams)
+    on_create_hard_link = EventSlot(CBFSCreateHardLinkEventParams)
+    on_delete_file = EventSlot(CBFSDeleteFileEventParams)
+    on_delete_reparse_point = EventSlot(CBFSDeleteReparsePointEventParams)
+    on_ejected = EventSlot(CBFSEjectedEventParams)
+    on_enumerate_directory = EventSlot(CBFSEnumerateDirectoryEventParams)
+    on_enumerate_hard_links = EventSlot(CBFSEnumerateHardLinksEventParams)
+    on_enumerate_named_streams = EventSlot(CBFSEnumerateNamedStreamsEventParams)
+    on_error = EventSlot(CBFSErrorEventParams)
+    on_flush_file = EventSlot(CBFSFlushFileEventParams)
+    on_get_file_info = EventSlot(CBFSGetFileInfoEventParams)
+    on_get_file_name_by_file_id = EventSlot(CBFSGetFileNameByFileIdEventParams)
+    on_get_reparse_point = EventSlot(CBFSGetReparsePointEventParams)
+    on_get_volume_id = EventSlot(CBFSGetVolumeIdEventParams)
+    on_get_volume_label = EventSlot(CBFSGetVolumeLabelEventParams)
+    on_get_volume_size = EventSlot(CBFSGetVolumeSizeEventParams)
+    on_is_directory_empty = EventSlot(CBFSIsDirectoryEmptyEventParams)
+    on_lock_file = EventSlot(CBFSLockFileEventParams)
+    on_mount = EventSlot(CBFSMountEventParams)
+    on_open_file = EventSlot(CBFSOpenFileEventParams)
+    on_read_file = EventSlot(CBFSReadFileEventParams)
+    on_rename_or_move_file = EventSlot(CBFSRenameOrMoveFileEventParams)
+    on_set_allocation_size = EventSlot(CBFSSetAllocationSizeEventParams)
+    on_set_file_attributes = EventSlot(CBFSSetFileAttributesEventParams)
+    on_set_file_size = EventSlot(CBFSSetFileSizeEventParams)
+    on_set_reparse_point = EventSlot(CBFSSetReparsePointEventParams)
+    on_unlock_file = EventSlot(CBFSUnlockFileEventParams)
+    on_unmount = EventSlot(CBFSUnmountEventParams)
+    on_worker_thread_creation = EventSlot(CBFSWorkerThreadCreationEventParams)
+    on_worker_thread_termination = EventSlot(CBFSWorkerThreadTerminationEventParams)
+    on_write_file = EventSlot(CBFSWriteFileEventParams)
