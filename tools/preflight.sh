@@ -26,7 +26,7 @@ check_python() {
         problem "$python, version 3.11 or newer"
         packages="$packages python3 python3-venv"
     elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-        problem "Python 3.11 or newer: $python is $("$python" -V 2>&1)." \
+        problem "Python 3.11 or newer: $python is $("$python" -V 2>/dev/null || echo unusable)." \
             "Name a newer one with: make PYTHON=/path/to/python3.12 ..."
     elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         problem "the venv and ensurepip modules of $python"
