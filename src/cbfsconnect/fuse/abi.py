@@ -1,14 +1,14 @@
 """The kernel's FUSE protocol 7.45 as data: opcodes, flags and struct layouts.
 
-Everything here can be checked line by line against ``<linux/fuse.h>``: the order is the header's and
-so are the names, without the ``FUSE_`` prefix. Nothing here has behaviour except :func:`layout`,
-which turns the annotations of a struct into a :class:`struct.Struct`.
+Everything here can be checked line by line against ``<linux/fuse.h>``: the order is the header's
+and so are the names, without the ``FUSE_`` prefix. Nothing here has behaviour except
+:func:`layout`, which turns the annotations of a struct into a :class:`struct.Struct`.
 
 Numbers are in native byte order without padding, because the header pads every struct by hand.
 Where a struct contains another one, the field's type is that struct's class, and :func:`layout`
-packs its values in place. Only ``struct fuse_file_lock`` and ``struct fuse_sx_time`` are written out
-within the structs that contain them, so that those are one flat tuple. Spare words are pad bytes in
-the format of the field before them and appear in no tuple.
+packs its values in place. Only ``struct fuse_file_lock`` and ``struct fuse_sx_time`` are written
+out within the structs that contain them, so that those are one flat tuple. Spare words are pad
+bytes in the format of the field before them and appear in no tuple.
 """
 
 from __future__ import annotations
