@@ -297,7 +297,7 @@ class DirectoryBuffer:
         """Append an entry of READDIR; False, and nothing added, when it does not fit any more.
 
         *off* is what a later READDIR begins with to go on after this entry; *type* is the item's
-        ``DT_…``, that is ``mode >> 12``. ValueError for a name that is empty or exceeds NAME_MAX bytes.
+        ``DT_…``, that is ``mode >> 12``. ValueError for a name that is empty or over NAME_MAX.
         """
         length = len(name)
         if not 0 < length <= NAME_MAX:

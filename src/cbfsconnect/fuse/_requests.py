@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -299,18 +300,34 @@ def _prefix(form: Form) -> tuple[int, _Decoder]:
     return start, decode_prefix
 
 
+_FORBIDDEN: Final[dict[NameKind, tuple[bytes, ...]]] = {
+    NameKind.COMPONENT: (b".", b".."),
+    NameKind.LOOKUP: (),
+    NameKind.TEXT: (),
+}
+
+# One string and the byte after it, by the string's length: twice as fast as slicing a view.
+_STRINGS: Final = [struct.Struct(f"={length}sB").unpack_from for length in range(256)]
+
+
 def _one_name(form: Form) -> _Decoder:
     start, decode_prefix = _prefix(form)
-    has_body = form.body is not None
     (kind,) = form.names
+    has_body, is_text, dots = form.body is not None, kind is NameKind.TEXT, _FORBIDDEN[kind]
 
     def decode_one_name(request: Request, buffer: Buffer, end: int) -> None:
         if has_body:
             decode_prefix(request, buffer, end)
-        name, *rest = bytes(buffer[start:end]).split(b"\0")
-        if rest != [b""]:
+        length = end - start - 1
+        if 0 < length < 256:
+            name, terminator = _STRINGS[length](buffer, start)
+        else:
+            name, terminator = bytes(buffer[start : end - 1]), buffer[end - 1]
+        if terminator or 0 in name:
             raise _malformed(request, "name is not one NUL-terminated string")
-        request.name = _checked(request, name, kind)
+        if not name or (not is_text and 47 in name) or name in dots:
+            raise _bad_name(request, name)
+        request.name = name
 
     return decode_one_name
 
@@ -330,19 +347,15 @@ def _two_names(form: Form) -> _Decoder:
     return decode_two_names
 
 
-_DOTS: Final = (b".", b"..")
-
-
 def _checked(request: Request, name: bytes, kind: NameKind) -> bytes:
-    if not name:
-        raise _malformed(request, "empty name")
-    if kind is _TEXT[0]:
-        return name
-    if b"/" in name:
-        raise _malformed(request, f"slash in name {name!r}")
-    if kind is _NAME[0] and name in _DOTS:
-        raise _malformed(request, f"{name!r} cannot be the name of an entry")
+    slash = kind is not NameKind.TEXT and b"/" in name
+    if not name or slash or name in _FORBIDDEN[kind]:
+        raise _bad_name(request, name)
     return name
+
+
+def _bad_name(request: Request, name: bytes) -> MalformedMessage:
+    return _malformed(request, f"{name!r} cannot be a name" if name else "empty name")
 
 
 def _payload(form: Form) -> _Decoder:
