@@ -74,7 +74,7 @@ def _at_least_zero(value: int) -> int:
 def _one_of(*choices: str) -> _Check:
     def check(value: str) -> str:
         for choice in choices:
-            if value.lower() == choice:
+            if value.strip().lower() == choice:
                 return choice
         raise ValueError("one of " + ", ".join(choices))
 
@@ -144,7 +144,7 @@ class Settings:
     correct_allocation_sizes: bool = _setting(
         False,
         ChangeRule.ANY,
-        "on_set_allocation_size also fires when a size change makes another allocation fit better.",
+        "on_set_allocation_size may also fire when no program asked for an allocation.",
     )
     fast_rename_move: bool = _setting(
         True,
@@ -183,7 +183,7 @@ class Settings:
     use_file_ids: bool = _setting(
         False,
         ChangeRule.ACTIVE,
-        "File IDs given by handlers are lasting, and on_get_file_name_by_file_id finds their names.",
+        "File IDs given by handlers last, and on_get_file_name_by_file_id finds their names.",
     )
     user_mode_file_cache_size: int = _setting(
         0,
@@ -203,7 +203,7 @@ class Settings:
     metadata_cache_timeout: float = _setting(
         1.0,
         ChangeRule.ANY,
-        "Linux. Seconds for which the kernel keeps names and attributes; -1 for ever, 0 not at all.",
+        "Linux. Seconds for which the kernel keeps names and attributes; -1 for ever, 0 never.",
         _seconds_or_for_ever,
     )
     stream_separator: str = _setting(
@@ -265,7 +265,7 @@ class Settings:
 
         Raises CBFSConnectError (ERROR_INVALID_PARAMETER) for a name that does not exist.
         """
-        return _to_text(getattr(self, _find(name).attribute))
+        return str(getattr(self, _find(name).attribute))
 
     def set(self, name: str, value: str, *, active: bool = False, storage: bool = False) -> None:
         """Change the setting *name* (in any case) to the *value* given as text.
@@ -280,7 +280,7 @@ class Settings:
             parsed = self._checked(setting, value)
         except ValueError as error:
             raise CBFSConnectError(
-                ERROR_INVALID_PARAMETER, f"{setting.name} takes {error}; {value!r} is not"
+                ERROR_INVALID_PARAMETER, f"{setting.name} takes {error}, not {value!r}"
             ) from None
         setattr(self, setting.attribute, parsed)
         if setting.attribute == "sector_size":
@@ -347,14 +347,10 @@ _PARSERS: dict[type[SettingValue], Callable[[str], SettingValue]] = {
 }
 
 
-def _to_text(value: SettingValue) -> str:
-    return str(value)
-
-
 # --- the table of declarations ---
 
 
-def _declare(item: "dataclasses.Field[Any]") -> Setting:
+def _declare(item: dataclasses.Field[Any]) -> Setting:
     name = "".join(word.capitalize() for word in item.name.split("_"))
     default = item.default
     if default is dataclasses.MISSING:
