@@ -18,6 +18,7 @@ DEFAULT_PAGES = 32
 
 _MAX_U16 = 0xFFFF
 _MIN_WRITE = 4096  # what the kernel raises smaller values to
+_EXTENSIONS_MINOR = 38  # before, nothing in a request told how long its security context is
 
 NOT_IMPLEMENTED = InitFlag.SETXATTR_EXT | InitFlag.INIT_RESERVED
 """Flags that :mod:`.wire` cannot honour: they change the form of messages."""
@@ -136,9 +137,10 @@ def _validate(
 
 def _version_refusal(init_in: abi.InitIn) -> Refused | None:
     version = f"{init_in.major}.{init_in.minor}"
-    needed = f"{abi.KERNEL_MAJOR}.{abi.MINOR_MIN}"
     if init_in.major > abi.KERNEL_MAJOR:
-        return Refused(f"the kernel speaks FUSE {version}; asking it for {needed}", retry=True)
+        known = f"{abi.KERNEL_MAJOR}.{abi.KERNEL_MINOR}"
+        return Refused(f"the kernel speaks FUSE {version}; told it to use {known}", retry=True)
+    needed = f"{abi.KERNEL_MAJOR}.{abi.MINOR_MIN}"
     if (init_in.major, init_in.minor) < (abi.KERNEL_MAJOR, abi.MINOR_MIN):
         return Refused(f"the kernel speaks FUSE {version}; {needed} (Linux 5.4) or newer is needed")
     return None
@@ -151,6 +153,8 @@ def _agreed_flags(init_in: abi.InitIn, wanted: InitFlag, max_stack_depth: int) -
         # Without the echo the kernel does not look at the upper half of our flags.
         offered |= InitFlag(init_in.flags2 << 32)
         wanted |= InitFlag.INIT_EXT
+    if init_in.minor < _EXTENSIONS_MINOR:
+        wanted &= ~InitFlag.SECURITY_CTX
     if not max_stack_depth:
         wanted &= ~InitFlag.PASSTHROUGH
     return offered & wanted
