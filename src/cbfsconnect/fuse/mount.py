@@ -17,6 +17,7 @@ import ctypes
 import errno
 import os
 import re
+import select
 import shlex
 import socket
 import stat
@@ -131,9 +132,22 @@ class Mounted:
     def unmount(self, force: bool = False) -> None:
         """Unmount this drive, as :func:`unmount` does; does nothing when it is gone already.
 
-        The descriptor stays open: reading it gives ENODEV once the filesystem is gone.
+        Call it before closing the descriptor, by which it knows its own drive from a later one.
+        Reading the descriptor gives ENODEV once the filesystem is gone.
         """
-        _unmount_at(self.mountpoint, force, self.device)
+        if not self._is_replaced():
+            _unmount_at(self.mountpoint, force, self.device)
+
+    def _is_replaced(self) -> bool:
+        """Whether the drive is gone and a later one at its place got the same device number.
+
+        The kernel gives the lowest free number, so this is what follows an unmount by others.
+        """
+        if not _is_disconnected(self.fd):
+            return False
+        entry = mountinfo.entry_at(self.mountpoint)
+        # A connection that was aborted leaves its mount behind, but dead.
+        return entry is not None and entry.device == self.device and not _is_dead(entry)
 
 
 def mount(mountpoint: str | os.PathLike[str], options: MountOptions) -> Mounted:
@@ -674,6 +688,13 @@ def _call_mount(
     ctypes.set_errno(0)
     failed: int = _libc.mount(source, os.fsencode(target), fstype, flags, data)
     return ctypes.get_errno() if failed else 0
+
+
+def _is_disconnected(fd: int) -> bool:
+    """Whether the filesystem of a FUSE descriptor is gone or its connection was aborted."""
+    poller = select.poll()
+    poller.register(fd, 0)
+    return any(events & select.POLLERR for _, events in poller.poll(0))
 
 
 def _write_control(path: Path, text: str) -> bool:

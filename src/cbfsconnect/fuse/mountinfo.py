@@ -1,8 +1,8 @@
 """The kernel's list of mounts, read from ``/proc/self/mountinfo`` (see proc_pid_mountinfo(5)).
 
 Nothing here touches a mounted filesystem: a path is compared with the list as text, so a drive
-whose server hangs cannot make the caller hang. Paths given to the lookups must therefore be absolute
-and free of symbolic links and of ``..``.
+whose server hangs cannot make the caller hang. Paths given to the lookups must therefore be
+absolute and free of symbolic links and of ``..``.
 
 Names are ``str`` with ``surrogateescape``, as everywhere in Python's ``os`` module.
 """
