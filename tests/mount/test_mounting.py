@@ -273,6 +273,7 @@ def mount_and_describe(path: Path, options: MountOptions) -> MountEntry:
     mounted = mount(path, options)
     entry = entry_of(path)
     assert mounted.device == entry.device
+    assert not os.get_inheritable(mounted.fd)
     mounted.unmount()
     assert not is_mounted(path)
     os.close(mounted.fd)

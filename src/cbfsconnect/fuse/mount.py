@@ -50,6 +50,8 @@ _log = getLogger(__name__)
 _DEVICE = "/dev/fuse"
 _HELPER = "fusermount3"
 _INSTALL_HELPER = (
+_LOAD_MODULE = "load the kernel's module with: modprobe fuse (a container needs: --device /dev/fuse)"
+_OPEN_TO_ALL = "as root run: chmod 0666 /dev/fuse (a container needs: --device /dev/fuse)"
     "install it with: apt install fuse3 (Debian, Ubuntu) or dnf install fuse3 (Fedora)"
 )
 
@@ -457,13 +459,9 @@ def _open_device() -> int:
 
 def _no_device(number: int) -> MountError:
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        advice = (
-            "load the kernel's module with: modprobe fuse (a container needs: --device /dev/fuse)"
-        )
+        advice = _LOAD_MODULE
     elif number in (errno.EACCES, errno.EPERM):
-        advice = (
-            "allow it with: chmod 0666 /dev/fuse (as root; a container needs: --device /dev/fuse)"
-        )
+        advice = _OPEN_TO_ALL
     else:
         advice = "see the kernel's log (dmesg)"
     return MountError(number, f"cannot open {_DEVICE} ({os.strerror(number)}): {advice}")
@@ -473,7 +471,7 @@ def _mount_failed(number: int, path: str) -> MountError:
     advice = {
         errno.EPERM: "this process lacks CAP_SYS_ADMIN: a container needs --cap-add SYS_ADMIN "
         "--device /dev/fuse (and perhaps --security-opt apparmor=unconfined)",
-        errno.ENODEV: "the kernel has no FUSE: load it with: modprobe fuse",
+        errno.ENODEV: _LOAD_MODULE,
         errno.ENOSPC: "too many mounts: raise the limit with: sysctl fs.mount-max",
         errno.ENOENT: f"create the directory with: mkdir -p {shlex.quote(path)}",
         errno.EBUSY: f"something uses the mountpoint: see: findmnt {shlex.quote(path)}",
@@ -547,12 +545,8 @@ _HELPER_ADVICE = (
     ),
     ("not owned by user", errno.EACCES, "choose a directory that you own"),
     ("no write access", errno.EACCES, "choose a directory that you own and may write to"),
-    ("device not found", errno.ENODEV, "load the kernel's module with: modprobe fuse (as root)"),
-    (
-        f"open {_DEVICE}",
-        errno.EACCES,
-        "allow it with: chmod 0666 /dev/fuse (as root; a container needs: --device /dev/fuse)",
-    ),
+    ("device not found", errno.ENODEV, _LOAD_MODULE),
+    (f"open {_DEVICE}", errno.EACCES, _OPEN_TO_ALL),
     ("is forbidden", errno.EPERM, "choose a mountpoint on an ordinary filesystem"),
     (
         "Operation not permitted",
