@@ -49,11 +49,9 @@ _log = getLogger(__name__)
 
 _DEVICE = "/dev/fuse"
 _HELPER = "fusermount3"
-_INSTALL_HELPER = (
-_LOAD_MODULE = "load the kernel's module with: modprobe fuse (a container needs: --device /dev/fuse)"
+_INSTALL_HELPER = "install it with: apt install fuse3 (Debian, Ubuntu), dnf install fuse3 (Fedora)"
+_LOAD_MODULE = "load the kernel module with: modprobe fuse (a container needs: --device /dev/fuse)"
 _OPEN_TO_ALL = "as root run: chmod 0666 /dev/fuse (a container needs: --device /dev/fuse)"
-    "install it with: apt install fuse3 (Debian, Ubuntu) or dnf install fuse3 (Fedora)"
-)
 
 # From <linux/mount.h> and umount2(2).
 _MS_BIND = 4096
