@@ -21,6 +21,7 @@ import select
 import shlex
 import socket
 import stat
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -69,6 +70,7 @@ _FLAGS = (
     ("noatime", 1024, "noatime"),
 )
 
+_INT = struct.Struct("i")
 _LONGEST_NAME = 1024
 _PROBE_SECONDS = 2.0
 _MOST_STACKED = 64
@@ -488,12 +490,14 @@ def _mount_as_user(path: str, options: MountOptions) -> int:
     with ours:
         with theirs:
             complaint = _run_helper("-o", ",".join(words), "--", path, channel=theirs)
-        _, fds, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
-    if not fds:
+        # Not socket.recv_fds(): it drops its flags, and the descriptor would be inherited.
+        _, messages, _, _ = ours.recvmsg(1, socket.CMSG_LEN(_INT.size), socket.MSG_CMSG_CLOEXEC)
+    if not messages:
         raise _helper_failed(complaint, path)
     if complaint:
         _log.warning("%s", complaint)
-    return fds[0]
+    fd: int = _INT.unpack(messages[0][2])[0]
+    return fd
 
 
 def _escape(name: str) -> str:
