@@ -392,6 +392,15 @@ def test_reading_ends_with_the_file(driver: Driver) -> None:
     assert driver.read(context, 1 << 50, 100) == b""
 
 
+def test_what_was_cut_off_or_skipped_reads_as_zeros(driver: Driver) -> None:
+    context = driver.create("/f")
+    driver.write(context, 0, b"a" * 100)
+    driver.truncate(context, 10)
+    driver.truncate(context, 20)
+    driver.write(context, 30, b"b" * 10)
+    assert driver.read(context, 0, 99) == b"a" * 10 + bytes(20) + b"b" * 10
+
+
 def test_a_sparse_file_costs_what_is_written(driver: Driver) -> None:
     context = driver.create("/f")
     free = driver.free()
@@ -493,8 +502,15 @@ def test_empty_files_and_names_fill_a_drive_too() -> None:
     assert 0 < until_full(link) < 10
 
 
-OFFSETS = st.one_of(st.integers(0, 300_000), st.sampled_from([65535, 65536, 131072, 262144]))
-LENGTHS = st.one_of(st.integers(0, 200_000), st.sampled_from([1, 4096, 65536, 131072]))
+# Near each other, so that operations meet; and at the edges of what is stored in one piece.
+OFFSETS = st.one_of(
+    st.integers(0, 20_000),
+    st.integers(0, 300_000),
+    st.sampled_from([65535, 65536, 131072, 262144]),
+)
+LENGTHS = st.one_of(
+    st.integers(1, 9_000), st.integers(0, 200_000), st.sampled_from([4096, 65536, 131072])
+)
 OPERATIONS = st.one_of(
     st.tuples(st.just("write"), OFFSETS, LENGTHS, st.integers(0, 3)),
     st.tuples(st.just("truncate"), OFFSETS, st.just(0), st.just(0)),
@@ -503,8 +519,8 @@ OPERATIONS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(OPERATIONS, max_size=12), st.sampled_from([200_000, 16 * MIB]))
+@settings(max_examples=150, deadline=None)
+@given(st.lists(OPERATIONS, min_size=2, max_size=12), st.sampled_from([20_000, 100_000, 16 * MIB]))
 def test_contents_behave_as_plain_bytes(
     operations: list[tuple[str, int, int, int]], size: int
 ) -> None:
