@@ -95,8 +95,8 @@ def _seconds_or_for_ever(value: float) -> float:
 
 
 def _stream_separator(value: str) -> str:
-    if len(value) != 1 or value in "/\\.\0":
-        raise ValueError("one character, none of / \\ . and NUL")
+    if len(value) != 1 or value in "/\\.":
+        raise ValueError("one character, none of / \\ and .")
     return value
 
 
@@ -130,9 +130,10 @@ class Settings:
         "buffer is always the server's.",
     )
     allow_read_outside_eof: bool = _setting(
-        False,
+        True,
         ChangeRule.ANY,
-        "Reads past the end of a file reach on_read_file instead of being answered with nothing.",
+        "Reads past the end of a file reach on_read_file. Off: the library cuts them off, and asks "
+        "for the size first where it does not know it.",
     )
     cluster_size: int = _setting(
         4096,
@@ -230,6 +231,12 @@ class Settings:
         "Linux. A removed name goes at once: on_delete_file fires at unlink, and at a rename over "
         "it, even while the item is open; later events of the open item carry its file_context "
         "and last name.",
+    )
+    support_exchange: bool = _setting(
+        False,
+        ChangeRule.STORAGE,
+        "Linux. on_rename_or_move_file can swap two names: renameat2(2) with RENAME_EXCHANGE is "
+        "passed on, with exchange True.",
     )
     allow_other: bool = field(
         default_factory=lambda: os.geteuid() == 0,

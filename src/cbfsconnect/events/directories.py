@@ -47,6 +47,19 @@ class CBFSEnumerateDirectoryEventParams(EventParams, number=13, kernel="READDIR,
     last_write_time = UtcTime("last_write_time_ns")
     change_time = UtcTime("change_time_ns")
 
+    def renew(self, directory_name: str, restart: bool) -> None:
+        """Make the object ready for the next entry; for the library, not for handlers."""
+        self._directory_name = directory_name
+        self._restart = restart
+        self.file_found = False
+        self.file_name = self.short_file_name = ""
+        self.creation_time_ns = self.last_access_time_ns = None
+        self.last_write_time_ns = self.change_time_ns = None
+        self.size = self.file_id = self.attributes = 0
+        self.hard_link_count = self.reparse_tag = self.rdev = 0
+        self.allocation_size = self.mode = self.uid = self.gid = None
+        self.result_code = 0
+
 
 class CBFSCloseDirectoryEnumerationEventParams(
     EventParams, number=3, kernel="the end of the listing, or RELEASEDIR before it"

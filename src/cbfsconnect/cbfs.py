@@ -1,0 +1,411 @@
+"""Class CBFS: one virtual drive, by the contract of CBFS Connect 2020 Python Edition.
+
+The life of a drive: `initialize` (once per process), `create_storage`, `mount_media`,
+`add_mounting_point`; then `remove_mounting_point`, `unmount_media`, `delete_storage`. Where the
+contract leaves Linux open, `docs/semantics.md` says what is done.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from typing import ClassVar
+
+from cbfsconnect import constants as c
+from cbfsconnect import lifetime
+from cbfsconnect.engine.engine import STUCK_AFTER_S, Engine
+from cbfsconnect.engine.session import Session, forget_names
+from cbfsconnect.errors import (
+    ERROR_ACCESS_DENIED,
+    ERROR_BUSY,
+    ERROR_FILE_NOT_FOUND,
+    ERROR_IMPLEMENTATION_LIMIT,
+    ERROR_INVALID_PARAMETER,
+    ERROR_INVALID_STATE,
+    CBFSConnectError,
+    win32_from_errno,
+)
+from cbfsconnect.events import (
+    CBFSEjectedEventParams,
+    CBFSMountEventParams,
+    CBFSUnmountEventParams,
+)
+from cbfsconnect.fuse import mount as fuse_mount
+from cbfsconnect.fuse.transport import DeviceTransport
+from cbfsconnect.originators import Originators
+from cbfsconnect.points import MountingPoint, check_flags
+from cbfsconnect.settings import Settings
+from cbfsconnect.volume import check_volume, features_of, fire_volume_event, options_of
+
+_SHORTEST_TIMEOUT_MS = 3000
+_READY_WITHIN_S = 10.0
+_RELEASED_WITHIN_S = 1.0
+"""The kernel tells of a closed file a moment later; so long a file may seem to be open still."""
+
+
+class CBFS(Originators):
+    """One virtual filesystem, served by handlers that are assigned to its `on_…` attributes.
+
+    Methods and properties raise `CBFSConnectError`, whose `code` is a Win32 error number. Those
+    that would deadlock inside a handler refuse to be called there.
+    """
+
+    _initialized: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = Settings()
+        self._storage = False
+        self._active = False
+        self._timeout_s = 0.0
+        self._points: list[MountingPoint] = []
+        self._mounted: fuse_mount.Mounted | None = None
+        self._expected_end = False
+        self._gone = threading.Event()
+        self._gone.set()
+
+    # --- state ---------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether media is mounted and events fire."""
+        return self._active
+
+    @property
+    def storage_present(self) -> bool:
+        """Whether the drive exists: from `create_storage` to `delete_storage`."""
+        return self._storage
+
+    @property
+    def mounting_point_count(self) -> int:
+        """How many mounting points there are."""
+        return len(self._points)
+
+    def get_active(self) -> bool:
+        """Whether media is mounted; see `active`."""
+        return self.active
+
+    def get_storage_present(self) -> bool:
+        """Whether the drive exists; see `storage_present`."""
+        return self.storage_present
+
+    def get_mounting_point_count(self) -> int:
+        """How many mounting points there are; see `mounting_point_count`."""
+        return self.mounting_point_count
+
+    def get_mounting_point_name(self, mounting_point_index: int) -> str:
+        """The name under which the point was added."""
+        return self._point(mounting_point_index).name
+
+    def get_mounting_point_flags(self, mounting_point_index: int) -> int:
+        """The STGMP_… flags with which it was added."""
+        return self._point(mounting_point_index).flags
+
+    def get_mounting_point_authentication_id(self, mounting_point_index: int) -> int:
+        """The authentication id with which it was added."""
+        return self._point(mounting_point_index).authentication_id
+
+    def config(self, configuration_string: str) -> str:
+        """Read a setting (`"Name"`) or change it (`"Name=Value"`)."""
+        return self.settings.configure(
+            configuration_string, active=self._active, storage=self._storage
+        )
+
+    # --- life cycle ----------------------------------------------------------------------------
+
+    def initialize(self, product_guid: str) -> None:
+        """Begin to use the class in this process; once, on any instance.
+
+        `product_guid` identifies the program on Windows; here it must only be a string. Raises
+        ERROR_FILE_NOT_FOUND when the machine has no FUSE.
+        """
+        self._refuse_in_event("call initialize")
+        if not isinstance(product_guid, str) or not product_guid:
+            raise CBFSConnectError(ERROR_INVALID_PARAMETER, "product_guid must be a string")
+        if not os.path.exists("/dev/fuse"):
+            raise CBFSConnectError(
+                ERROR_FILE_NOT_FOUND,
+                "there is no /dev/fuse: load the kernel module (modprobe fuse), and in a "
+                "container pass the device (docker run --device /dev/fuse)",
+            )
+        CBFS._initialized = True
+
+    def create_storage(self) -> None:
+        """Create the drive, without media and mounting points."""
+        self._refuse_in_event("call create_storage")
+        if not CBFS._initialized:
+            raise CBFSConnectError(
+                ERROR_INVALID_STATE, "call initialize once before create_storage"
+            )
+        if self._storage:
+            raise CBFSConnectError(ERROR_INVALID_STATE, "the drive exists: delete_storage first")
+        if self.storage_type == c.STGT_DISK_PNP and not self.storage_guid:
+            raise CBFSConnectError(
+                ERROR_INVALID_PARAMETER, "a drive of type STGT_DISK_PNP needs a storage_guid"
+            )
+        self._storage = True
+        self._gone.clear()
+
+    def mount_media(self, timeout: int) -> None:
+        """Put media in: from now on events fire.
+
+        `timeout` in milliseconds bounds how long an event may take: 0, or at least 3000. Raises
+        when a handler that every drive needs is missing or fails.
+        """
+        self._refuse_in_event("call mount_media")
+        self._need_storage("mount_media")
+        if timeout < 0 or 0 < timeout < _SHORTEST_TIMEOUT_MS:
+            raise CBFSConnectError(
+                ERROR_IMPLEMENTATION_LIMIT,
+                f"timeout {timeout} ms: give 0 for none, or at least {_SHORTEST_TIMEOUT_MS}",
+            )
+        if self._active:
+            raise CBFSConnectError(ERROR_INVALID_STATE, "media is mounted already")
+        self._timeout_s = timeout / 1000
+        engine = self._new_engine()
+        self._on_event_thread(lambda: check_volume(engine))
+        self._engine = engine
+        self._active = True
+        if self._session is not None:
+            self._session.engine = engine
+        self._on_event_thread(
+            lambda: fire_volume_event(engine, self.on_mount, CBFSMountEventParams())
+        )
+
+    def add_mounting_point(
+        self, mounting_point: str, flags: int = 0, authentication_id: int = 0
+    ) -> None:
+        """Show the drive at an existing, empty directory. Several points show the same drive."""
+        self._refuse_in_event("call add_mounting_point")
+        self._need_storage("add_mounting_point")
+        flags = check_flags(flags, [point.flags for point in self._points])
+        try:
+            if self._mounted is None:
+                path = self._start_session(mounting_point)
+            else:
+                path = fuse_mount.bind(self._points[0].path, mounting_point)
+        except fuse_mount.MountError as error:
+            raise _from_mount_error(error) from error
+        self._points.append(MountingPoint(mounting_point, flags, authentication_id, path))
+        lifetime.register(self, handle_signals=self.settings.handle_signals)
+
+    def remove_mounting_point(
+        self,
+        index: int,
+        mounting_point: str = "",
+        flags: int = 0,
+        authentication_id: int = 0,
+    ) -> None:
+        """Take a mounting point away: by its index, or with -1 by what it was added with.
+
+        Raises ERROR_BUSY while programs use it, and names them.
+        """
+        self._refuse_in_event("call remove_mounting_point")
+        self._need_storage("remove_mounting_point")
+        if index == -1:
+            index = self._index_of(mounting_point, flags, authentication_id)
+        point = self._point(index)
+        self._expected_end = len(self._points) == 1
+        try:
+            fuse_mount.unmount(point.path)
+        except fuse_mount.MountError as error:
+            self._expected_end = False
+            raise _from_mount_error(error) from error
+        self._points.remove(point)
+        if not self._points:
+            self._finish_session()
+            if self._active:
+                self._engine = self._new_engine()  # the next point begins with nothing known
+
+    def unmount_media(self, force_unmount: bool = False) -> None:
+        """Take media out; the drive and its mounting points stay, and answer ENOMEDIUM.
+
+        Raises ERROR_BUSY while files are open, unless forced: then they are closed.
+        """
+        self._refuse_in_event("call unmount_media")
+        self._need_storage("unmount_media")
+        if not self._active:
+            raise CBFSConnectError(ERROR_INVALID_STATE, "no media is mounted")
+        if self.storage_type == c.STGT_DISK_PNP and not (
+            self.storage_characteristics & c.STGC_REMOVABLE_MEDIA
+        ):
+            raise CBFSConnectError(
+                ERROR_ACCESS_DENIED, "the media of this drive is not removable: delete_storage"
+            )
+        if not force_unmount:
+            self._refuse_while_open()
+        self._take_media_out()
+
+    def delete_storage(self, force_unmount: bool = False) -> None:
+        """Delete the drive, with its mounting points and media.
+
+        Raises ERROR_BUSY while it is in use, unless forced.
+        """
+        self._refuse_in_event("call delete_storage")
+        self._need_storage("delete_storage")
+        self._expected_end = True
+        try:
+            for point in reversed(list(self._points)):
+                if force_unmount:
+                    fuse_mount.flush(point.path)
+                fuse_mount.unmount(point.path, force=force_unmount)
+                self._points.remove(point)
+        except fuse_mount.MountError as error:
+            self._expected_end = False
+            raise _from_mount_error(error) from error
+        self._finish_session()
+        if self._active:
+            self._take_media_out()
+        self._storage = False
+        self._gone.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Linux extension: wait until the drive is deleted or somebody unmounts it.
+
+        `timeout` in seconds; False when it ran out.
+        """
+        self._refuse_in_event("call wait")
+        return self._gone.wait(timeout)
+
+    # --- sessions ------------------------------------------------------------------------------
+
+    def _start_session(self, mounting_point: str) -> str:
+        settings = self.settings
+        options = fuse_mount.MountOptions(
+            source=settings.mount_source,
+            allow_other=settings.allow_other,
+            default_permissions=settings.default_permissions,
+            read_only=bool(self.storage_characteristics & c.STGC_READONLY_DEVICE),
+        )
+        mounted = fuse_mount.mount(mounting_point, options)
+        session = Session(
+            DeviceTransport(mounted.fd),
+            features_of(self._handlers, options_of(self)),
+            read_ahead=settings.read_ahead,
+            least_workers=1 if self.serialize_events else settings.min_worker_thread_count,
+            most_workers=1 if self.serialize_events else settings.max_worker_thread_count,
+            timeout=self._timeout_s,
+            worker_begins=self._worker_begins,
+            worker_ends=self._worker_ends,
+            ended=self._session_ended,
+        )
+        if self._engine is not None:
+            session.engine = self._engine
+        self._expected_end = False
+        self._mounted, self._session = mounted, session
+        session.start()
+        problem = session.wait_until_ready(_READY_WITHIN_S)
+        if problem is not None:
+            self._expected_end = True
+            mounted.unmount(force=True)
+            self._finish_session()
+            raise CBFSConnectError(win32_from_errno(errno.EPROTO), problem)
+        fuse_mount.set_read_ahead(mounted.device, settings.read_ahead // 1024)
+        return mounted.mountpoint
+
+    def _finish_session(self) -> None:
+        """Wait for the workers of an unmounted session, and let its descriptor go."""
+        session, self._session, self._mounted = self._session, None, None
+        lifetime.unregister(self)
+        if session is not None:
+            session.wait_until_over(STUCK_AFTER_S + 1)
+            session.close(STUCK_AFTER_S)
+
+    def _session_ended(self, session: Session) -> None:
+        """Runs on a worker when the connection is over: by us, or by somebody else's umount."""
+        if self._expected_end or session is not self._session:
+            return
+        self._points.clear()
+        self._session = self._mounted = None
+        lifetime.unregister(self)
+        engine, self._engine = self._engine, None
+        if self._active and engine is not None:
+            self._active = False
+            fire_volume_event(engine, self.on_unmount, CBFSUnmountEventParams())
+        self._storage = False
+        if engine is not None:
+            fire_volume_event(engine, self.on_ejected, CBFSEjectedEventParams())
+        threading.Thread(target=self._close_ended, args=(session,), daemon=True).start()
+
+    def _close_ended(self, session: Session) -> None:
+        """Close the connection from outside its workers, then let `wait` return."""
+        session.close(STUCK_AFTER_S)
+        self._gone.set()
+
+    # --- media ---------------------------------------------------------------------------------
+
+    def _new_engine(self) -> Engine:
+        return Engine(self._handlers, options_of(self), self._send)
+
+    def _send(self, message: bytes) -> object:
+        session = self._session
+        return session.send(message) if session is not None else False
+
+    def _take_media_out(self) -> None:
+        engine, session = self._engine, self._session
+        self._engine, self._active = None, False
+        if session is not None:
+            session.engine = None
+        if engine is None:
+            return
+        self._on_event_thread(lambda: engine.close_all(self._event_worker()))
+        if session is not None and not session.is_over:
+            forget_names(session, engine)
+        self._on_event_thread(
+            lambda: fire_volume_event(engine, self.on_unmount, CBFSUnmountEventParams())
+        )
+
+    def _refuse_while_open(self) -> None:
+        engine = self._engine
+        deadline = time.monotonic() + _RELEASED_WITHIN_S
+        while engine is not None and len(engine.handles):
+            if time.monotonic() > deadline:
+                names = sorted({handle.node.path for handle in engine.handles.all()})[:5]
+                raise CBFSConnectError(
+                    ERROR_BUSY,
+                    f"files are open: {', '.join(names)}; close them, or force the unmount",
+                )
+            time.sleep(0.01)
+
+    # --- the end of the process ----------------------------------------------------------------
+
+    def _end_of_process(self) -> None:
+        if self._storage:
+            self.delete_storage(True)
+
+    def _in_forked_child(self) -> None:
+        """The drive is the parent's: a child that held its descriptor would keep it alive."""
+        mounted, self._mounted, self._session = self._mounted, None, None
+        self._storage = self._active = False
+        self._points.clear()
+        if mounted is not None:
+            os.close(mounted.fd)
+
+    # --- helpers -------------------------------------------------------------------------------
+
+    def _need_storage(self, method: str) -> None:
+        if not self._storage:
+            raise CBFSConnectError(
+                ERROR_INVALID_STATE, f"there is no drive: call create_storage before {method}"
+            )
+
+    def _point(self, index: int) -> MountingPoint:
+        if not 0 <= index < len(self._points):
+            raise CBFSConnectError(
+                ERROR_INVALID_PARAMETER, f"there is no mounting point with index {index}"
+            )
+        return self._points[index]
+
+    def _index_of(self, name: str, flags: int, authentication_id: int) -> int:
+        wanted = (name, check_flags(flags, []), authentication_id)
+        for index, point in enumerate(self._points):
+            if (point.name, point.flags, point.authentication_id) == wanted:
+                return index
+        raise CBFSConnectError(ERROR_INVALID_PARAMETER, f"{name!r} is no mounting point")
+
+
+def _from_mount_error(error: fuse_mount.MountError) -> CBFSConnectError:
+    code = ERROR_BUSY if error.errno == errno.EBUSY else win32_from_errno(error.errno)
+    return CBFSConnectError(code, error.message)

@@ -1,0 +1,254 @@
+"""The engine: what one mounted drive knows, and how it asks the handlers.
+
+An `Engine` holds the tables (nodes, handles, locks, order), the options, and the few things that
+every operation does: firing an event, asking for information about an item, naming a node in a
+reply. The operations themselves, one function per kernel request, are in `operations/`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cbfsconnect import constants as c
+from cbfsconnect.constants import ROOT_FILE_ID
+from cbfsconnect.engine.attributes import Attributes, nonsense_in
+from cbfsconnect.engine.deletion import Deletion
+from cbfsconnect.engine.handles import HandleTable
+from cbfsconnect.engine.links import LinkPages
+from cbfsconnect.engine.locks import LockTable
+from cbfsconnect.engine.nodes import Directory, Node, NodeTable
+from cbfsconnect.engine.order import FileOrder
+from cbfsconnect.engine.reparse import HEADER
+from cbfsconnect.errors import errno_from_win32, win32_from_errno
+from cbfsconnect.events import (
+    CBFSErrorEventParams,
+    CBFSGetFileInfoEventParams,
+    CBFSGetReparsePointEventParams,
+    HandlerTable,
+)
+from cbfsconnect.fuse import wire
+from cbfsconnect.fuse.abi import ROOT_ID
+
+if TYPE_CHECKING:
+    from cbfsconnect.engine.options import Options
+    from cbfsconnect.engine.workers import Worker
+    from cbfsconnect.events import EventParams
+
+log = logging.getLogger("cbfsconnect")
+
+FOREVER_S = 10 * 365 * 24 * 3600
+"""How long names and attributes stay valid when nobody else changes the drive."""
+
+
+STUCK_AFTER_S = 2.0
+"""How long the end of a drive waits for handlers that have not returned."""
+
+
+class Engine:
+    """One mounted drive.
+
+    `on` are the handlers; `options` the rules. `send` writes a message to the kernel: replies that
+    come later than their request's end (locks), and notifications.
+    """
+
+    def __init__(self, on: HandlerTable, options: Options, send: Callable[[bytes], object]) -> None:
+        self.on = on
+        self.options = options
+        self.send = send
+        self.started = time.time_ns()
+        self.attributes = Attributes(options, self.started)
+        self.nodes = NodeTable(options.separator)
+        self.order = FileOrder()
+        self.handles = HandleTable(self)
+        self.deletion = Deletion(self)
+        self.locks = LockTable(self)
+        self.link_pages = LinkPages()
+        self.valid_s, self.valid_ns = _validity(options)
+        self.fsencode = os.fsencode
+
+    # --- firing events -------------------------------------------------------------------------
+
+    def fire(self, handler: Callable[[Any], object], params: Any) -> int:
+        """Run a handler; 0, or the errno that its answer stands for. Never raises."""
+        try:
+            handler(params)
+            code = params.result_code
+            return _clean(errno_from_win32(code)) if code else 0
+        except OSError as error:
+            if error.errno is not None and 0 < error.errno <= wire.ERRNO_MAX:
+                return _clean(error.errno)
+            self.report(handler, params, error)
+        except BaseException as error:  # a handler must not bring the server down
+            self.report(handler, params, error)
+        return errno.EIO
+
+    def report(self, handler: object, params: EventParams, error: BaseException) -> None:
+        """Log what escaped a handler, once, and tell `on_error`."""
+        name = getattr(handler, "__name__", repr(handler))
+        log.error("%s failed: %r\n  in %r", name, error, params, exc_info=error)
+        self.tell_error(win32_from_errno(errno.EIO), f"{name}: {type(error).__name__}: {error}")
+
+    def nonsense(self, event: str, path: str, problem: str) -> int:
+        """Log an answer that cannot be used and tell `on_error`; the errno for the client."""
+        log.error("%s for %r: %s", event, path, problem)
+        self.tell_error(win32_from_errno(errno.EIO), f"{event} for {path!r}: {problem}")
+        return errno.EIO
+
+    def tell_error(self, code: int, description: str) -> None:
+        """Fire `on_error`; what escapes from that handler is only logged."""
+        handler = self.on.on_error
+        if handler is None:
+            return
+        try:
+            handler(CBFSErrorEventParams(code, description))
+        except BaseException:
+            log.exception("on_error failed")
+
+    # --- information about items ---------------------------------------------------------------
+
+    def info(self, path: str, node: Node | None) -> CBFSGetFileInfoEventParams | int:
+        """Fire `on_get_file_info`; an errno (ENOENT among them) when there is nothing to know."""
+        state = node.open if node is not None else None
+        params = CBFSGetFileInfoEventParams(path, state.context if state is not None else 0)
+        error = self.fire(self.on.on_get_file_info, params)
+        if error:
+            return error
+        if not params.file_exists:
+            return errno.ENOENT
+        if params.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT and params.mode is None:
+            self._ask_reparse_tag(params)
+        return params
+
+    def attr(self, node: Node, params: CBFSGetFileInfoEventParams) -> tuple[int, ...]:
+        """The kernel's attributes of a node; ValueError when the answer is nonsense."""
+        state = node.open
+        links = params.hard_link_count
+        if state is not None and state.deleted and not self.options.posix_delete:
+            links = 0
+        try:
+            mode = self.attributes.mode_of(params)
+            packed = self.attributes.pack(params.file_id or node.id, mode, links, params)
+        except (TypeError, ValueError) as error:
+            raise ValueError(nonsense_in(params) or str(error)) from error
+        if node.__class__ is Directory and mode & stat.S_ISGID:
+            node.inherit_gid = packed[12]
+        elif node.__class__ is Directory:
+            node.inherit_gid = None
+        return packed
+
+    def attr_reply(self, unique: int, node: Node, path: str) -> bytes | int:
+        """Ask for the item's information and answer GETATTR or SETATTR with it."""
+        params = self.info(path, node)
+        if isinstance(params, int):
+            return params
+        try:
+            attr = self.attr(node, params)
+            if attr[9] & 0o170000 != node.kind:
+                return errno.ESTALE  # another item has this name now: the kernel looks it up anew
+            return wire.attr(unique, self.valid_s, self.valid_ns, attr)
+        except (struct.error, ValueError) as error:
+            return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(error))
+
+    def entry_reply(
+        self, unique: int, parent: Directory, name: str, params: CBFSGetFileInfoEventParams
+    ) -> bytes | int:
+        """Answer LOOKUP and what creates names: the node of a name, counted as looked up."""
+        try:
+            node = self.identify(parent, name, params)
+        except (TypeError, ValueError) as error:
+            problem = nonsense_in(params) or str(error)
+            return self.nonsense("on_get_file_info", parent.prefix + name, problem)
+        try:
+            attr = self.attr(node, params)
+            s, ns = self.valid_s, self.valid_ns
+            reply = wire.entry(unique, node.id, 0, s, ns, s, ns, attr)
+        except (struct.error, ValueError) as error:
+            self.nodes.drop_unused(node)
+            problem = nonsense_in(params) or str(error)
+            return self.nonsense("on_get_file_info", parent.prefix + name, problem)
+        node.lookups += 1
+        return reply
+
+    def identify(self, parent: Directory, name: str, params: Any) -> Node:
+        """The node that a name stands for, a new one when the item is another than before."""
+        kind = self.attributes.mode_of(params) & 0o170000
+        file_id = params.file_id if self.options.stable_ids else 0
+        child = parent.children.get(name)
+        same = child is not None and child.kind == kind
+        if same and (not file_id or child.id in (file_id, ROOT_ID) or child.id >> 63):
+            return child
+        return self.nodes.add(parent, name, kind, file_id)
+
+    def file_id_of(self, node: Node) -> int:
+        """The id by which the drive knows a node: its file id, where it gives any."""
+        return ROOT_FILE_ID if node is self.nodes.root else node.id
+
+    def new_item_gid(self, parent: Directory, gid: int) -> int:
+        """The group of a new item: its creator's, or that of a set-group-ID directory."""
+        return gid if parent.inherit_gid is None else parent.inherit_gid
+
+    def _ask_reparse_tag(self, params: CBFSGetFileInfoEventParams) -> None:
+        """Which kind of reparse point: the drive may say it with its data only."""
+        handler = self.on.on_get_reparse_point
+        if params.reparse_tag or handler is None or not self.options.use_reparse_points:
+            return
+        view = memoryview(bytearray(4096))
+        asked = CBFSGetReparsePointEventParams(params.file_name, view, 0, 4096)
+        error = self.fire(handler, asked)
+        if error in (0, errno_from_win32(234)):
+            params.reparse_tag = HEADER.unpack_from(view)[0]
+
+    # --- processes -----------------------------------------------------------------------------
+
+    @staticmethod
+    def process_of(thread: int) -> int:
+        """The process that a thread belongs to (Tgid in /proc); the thread's id when it is gone."""
+        try:
+            with open(f"/proc/{thread}/status", "rb") as status:
+                for line in status:
+                    if line.startswith(b"Tgid:"):
+                        return int(line[5:])
+        except OSError:
+            pass
+        return thread
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def close_all(self, worker: Worker) -> None:
+        """Close every handle, with its events: media goes away, by whatever cause.
+
+        A file in which a handler is stuck is left as it is.
+        """
+        deadline = time.monotonic() + STUCK_AFTER_S
+        for handle in self.handles.all():
+            node = handle.node
+            left = max(0.0, deadline - time.monotonic())
+            if not self.order.enter_within(node.id, node, worker, left):
+                log.warning("%r is not closed: a handler is still at it", node.path)
+                continue
+            try:
+                self.locks.release_handle(handle)
+                self.handles.close(handle)
+            finally:
+                self.order.leave(node.id)
+
+
+def _clean(number: int) -> int:
+    """A handler's ENOSYS is about one request; to the kernel it would end the operation for ever."""
+    return errno.EOPNOTSUPP if number == errno.ENOSYS else number
+
+
+def _validity(options: Options) -> tuple[int, int]:
+    if not options.metadata_cache:
+        return 0, 0
+    if options.metadata_timeout < 0:
+        return FOREVER_S, 0
+    seconds = int(options.metadata_timeout)
+    return seconds, int((options.metadata_timeout - seconds) * 1e9)

@@ -1,0 +1,223 @@
+"""What the kernel knows of the drive: nodes, their names, and how often they were looked up.
+
+A node stands for one file or directory from the first reply that names it until the kernel has
+forgotten it. Directories keep their own path with the separator at its end, so the path of an item
+is one concatenation; renaming a directory renews those of the directories below it.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from cbfsconnect.constants import ROOT_FILE_ID
+from cbfsconnect.fuse.abi import ROOT_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cbfsconnect.engine.handles import OpenState
+
+_INVENTED = 1 << 63
+"""Node ids that the engine invents start here, above all ids that drives give."""
+
+
+class Node:
+    """One item. `open` is there while it has handles; `further` are hard-linked names."""
+
+    __slots__ = ("further", "id", "kind", "lookups", "name", "open", "parent")
+
+    def __init__(self, node_id: int, parent: Directory, name: str, kind: int) -> None:
+        self.id = node_id
+        self.parent = parent
+        self.name = name
+        self.kind = kind
+        self.lookups = 0
+        self.open: OpenState | None = None
+        self.further: list[tuple[Directory, str]] | None = None
+
+    @property
+    def path(self) -> str:
+        """The absolute path inside the drive; for a removed item its last one."""
+        return self.parent.prefix + self.name
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the item has a name still; an id whose item has none may belong to a new one."""
+        if self.open is not None and self.open.deleted:
+            return False
+        return self.parent.children.get(self.name) is self
+
+    @property
+    def names(self) -> list[tuple[Directory, str]]:
+        """Every directory and name under which the kernel knows the item."""
+        return [(self.parent, self.name), *(self.further or ())]
+
+
+class Directory(Node):
+    """A node that has children.
+
+    `prefix` is its path with a separator at the end. `inherit_gid` is its group when new items
+    shall belong to it (the set-group-ID bit), else None.
+    """
+
+    __slots__ = ("children", "inherit_gid", "prefix")
+
+    def __init__(self, node_id: int, parent: Directory | None, name: str, separator: str) -> None:
+        super().__init__(node_id, parent or self, name, stat.S_IFDIR)
+        self.children: dict[str, Node] = {}
+        self.inherit_gid: int | None = None
+        self.prefix: str = parent.prefix + name + separator if parent else separator
+
+    @property
+    def path(self) -> str:
+        """The absolute path inside the drive."""
+        return self.prefix if self.parent is self else self.prefix[:-1]
+
+    def renew_prefix(self, separator: str) -> None:
+        """Work out the prefix anew, here and below."""
+        self.prefix = self.parent.prefix + self.name + separator
+        for child in list(self.children.values()):
+            if isinstance(child, Directory):
+                child.renew_prefix(separator)
+
+    def is_below(self, other: Node) -> bool:
+        """Whether this is `other` or lies somewhere under it."""
+        here: Directory = self
+        while here is not other:
+            if here.parent is here:
+                return False
+            here = here.parent
+        return True
+
+
+class NodeTable:
+    """All nodes by id, with the rules of naming and forgetting."""
+
+    def __init__(self, separator: str) -> None:
+        self.separator = separator
+        self.root = Directory(ROOT_ID, None, "", separator)
+        self.root.lookups = 1
+        self._nodes: dict[int, Node] = {ROOT_ID: self.root}
+        self._last = _INVENTED
+        self.get = self._nodes.get
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(list(self._nodes.values()))
+
+    def add(self, parent: Directory, name: str, kind: int, file_id: int) -> Node:
+        """Make the node of a name, or give the existing one that has this `file_id`.
+
+        `file_id` 0: the drive has none (or its ids are not to be trusted), one is invented.
+        """
+        node_id = self._id_for(file_id)
+        known = self._nodes.get(node_id)
+        if known is not None and known.kind == kind and kind != stat.S_IFDIR and known.is_named:
+            self.add_name(known, parent, name)
+            return known
+        if known is not None:
+            node_id = self._invent()
+        node = (
+            Directory(node_id, parent, name, self.separator)
+            if kind == stat.S_IFDIR
+            else Node(node_id, parent, name, kind)
+        )
+        self._nodes[node_id] = node
+        self._take_name(node, parent, name)
+        return node
+
+    def add_name(self, node: Node, parent: Directory, name: str) -> None:
+        """Give the node one more name."""
+        if parent.children.get(name) is node:
+            return
+        if node.parent.children.get(node.name) is not node:
+            node.parent, node.name = parent, name
+        else:
+            node.further = [*(node.further or ()), (parent, name)]
+        self._take_name(node, parent, name)
+
+    def prefer(self, node: Node, parent: Directory, name: str) -> None:
+        """Make this name the one that the node's path shows."""
+        if node.further and (parent, name) in node.further:
+            rest = [n for n in node.further if n != (parent, name)]
+            node.further = [(node.parent, node.name), *rest]
+            node.parent, node.name = parent, name
+
+    def remove_name(self, parent: Directory, name: str) -> None:
+        """Take the name off its node. The node keeps its last name for its path."""
+        node = parent.children.pop(name, None)
+        if node is None:
+            return
+        if (node.parent, node.name) != (parent, name):
+            node.further = [n for n in node.further or () if n != (parent, name)] or None
+        elif node.further:
+            (node.parent, node.name), *rest = node.further
+            node.further = rest or None
+        self.drop_unused(node)
+
+    def rename(self, parent: Directory, name: str, new_parent: Directory, new_name: str) -> None:
+        """Move a name; whatever had the new name loses it."""
+        node = parent.children.pop(name, None)
+        if node is None:
+            return
+        if (node.parent, node.name) == (parent, name):
+            node.parent, node.name = new_parent, new_name
+        else:
+            others = [n for n in node.further or () if n != (parent, name)]
+            node.further = [*others, (new_parent, new_name)]
+        self._take_name(node, new_parent, new_name)
+        if isinstance(node, Directory):
+            node.renew_prefix(self.separator)
+
+    def exchange(self, one: tuple[Directory, str], other: tuple[Directory, str]) -> None:
+        """Swap what two names stand for."""
+        for_one, for_other = other[0].children.pop(other[1]), one[0].children.pop(one[1])
+        for node, old, new in ((for_one, other, one), (for_other, one, other)):
+            if (node.parent, node.name) == old:
+                node.parent, node.name = new
+            else:
+                node.further = [new if n == old else n for n in node.further or ()]
+            new[0].children[new[1]] = node
+        for node in (for_one, for_other):
+            if isinstance(node, Directory):
+                node.renew_prefix(self.separator)
+
+    def forget(self, node_id: int, count: int) -> None:
+        """Subtract `count` look-ups: at none, an unused node goes."""
+        node = self._nodes.get(node_id)
+        if node is None or node is self.root:
+            return
+        node.lookups -= count
+        if node.lookups <= 0:
+            self.drop_unused(node)
+
+    def drop_unused(self, node: Node) -> None:
+        """Let a node go that neither the kernel nor a handle needs."""
+        if node.lookups > 0 or node.open is not None or node is self.root:
+            return
+        if isinstance(node, Directory) and node.children:
+            return
+        if self._nodes.get(node.id) is node:
+            del self._nodes[node.id]
+        for parent, name in node.names:
+            if parent.children.get(name) is node:
+                del parent.children[name]
+                self.drop_unused(parent)
+
+    def _take_name(self, node: Node, parent: Directory, name: str) -> None:
+        before = parent.children.get(name)
+        if before is not None and before is not node:
+            self.remove_name(parent, name)
+        parent.children[name] = node
+
+    def _id_for(self, file_id: int) -> int:
+        if file_id in (0, ROOT_ID, ROOT_FILE_ID) or not 0 < file_id < _INVENTED:
+            return self._invent()
+        return file_id
+
+    def _invent(self) -> int:
+        self._last += 1
+        return self._last

@@ -1,0 +1,149 @@
+"""READDIR, READDIRPLUS: listings, with what the handler said of each entry."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import TYPE_CHECKING
+
+from cbfsconnect import constants as c
+from cbfsconnect.engine.attributes import nonsense_in
+from cbfsconnect.engine.deletion import is_hidden
+from cbfsconnect.engine.listing import Listing
+from cbfsconnect.engine.nodes import Directory
+from cbfsconnect.engine.operations.table import Reply, serves
+from cbfsconnect.fuse import wire
+from cbfsconnect.fuse.abi import Opcode
+
+if TYPE_CHECKING:
+    from cbfsconnect.engine.engine import Engine
+    from cbfsconnect.engine.workers import Worker
+    from cbfsconnect.fuse.wire import DirectoryBuffer, Request
+
+_DOTS = ((b".", 1), (b"..", 2))
+_DIRECTORY_TYPE = 4
+_UNKNOWN_INODE = 0xFFFFFFFF
+"""What stands for the inode number of an entry that has no node; 0 would mean "no entry"."""
+
+
+@serves(Opcode.READDIR, Opcode.READDIRPLUS)
+def readdir(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """`on_enumerate_directory` until the reply is full."""
+    body = request.body
+    handle = engine.handles.get(body.fh)
+    if handle is None or not isinstance(handle.node, Directory):
+        return errno.EBADF
+    node = handle.node
+    plus = request.opcode == Opcode.READDIRPLUS
+    engine.order.enter(node.id, node, worker)
+    try:
+        listing = handle.listing
+        if listing is None:
+            listing = handle.listing = Listing(engine, handle)
+        buffer = wire.DirectoryBuffer(body.size)
+        error = _go_to(listing, body.offset)
+        if not error:
+            _add_dots(buffer, node, listing, plus)
+            error = _fill(engine, node, listing, buffer, plus)
+        if error and not len(buffer):
+            return error
+        return buffer.message(request.unique)
+    finally:
+        engine.order.leave(node.id)
+
+
+def _go_to(listing: Listing, offset: int) -> int:
+    """Bring the listing to where the reader wants to go on; 0 or an errno."""
+    if offset == listing.position:
+        return 0
+    if offset < listing.position or offset == 0:
+        listing.rewind()
+    listing.position = max(listing.position, min(offset, 2))
+    while listing.position < offset:
+        error = listing.advance()
+        if error:
+            return error
+        if not listing.found:
+            break
+        listing.position += 1
+    listing.held = False
+    return 0
+
+
+def _add_dots(buffer: DirectoryBuffer, node: Directory, listing: Listing, plus: bool) -> None:
+    for name, after in _DOTS:
+        if listing.position >= after:
+            continue
+        number = node.id if after == 1 else node.parent.id
+        if not _add_plain(buffer, number, after, _DIRECTORY_TYPE, name, plus):
+            return
+        listing.position = after
+
+
+def _fill(
+    engine: Engine, node: Directory, listing: Listing, buffer: DirectoryBuffer, plus: bool
+) -> int:
+    """Add entries until the buffer is full, or there are no more; 0 or an errno."""
+    children = node.children
+    while True:
+        if not listing.held:
+            error = listing.advance()
+            if error or not listing.found:
+                return error
+        listing.held = True
+        name = listing.params.file_name
+        if children and is_hidden(children.get(name)):
+            listing.held = False
+            continue
+        try:
+            added = _add(engine, node, listing, buffer, plus)
+        except (struct.error, TypeError, ValueError) as error:
+            problem = nonsense_in(listing.params) or str(error)
+            engine.nonsense("on_enumerate_directory", node.prefix + name, problem)
+            listing.held = False
+            continue
+        if not added:
+            return 0
+        listing.held = False
+        listing.position += 1
+
+
+def _add(
+    engine: Engine, node: Directory, listing: Listing, buffer: DirectoryBuffer, plus: bool
+) -> bool:
+    info, after = listing.params, listing.position + 1
+    if info.mode is None and not info.attributes:
+        number = info.file_id or _UNKNOWN_INODE
+        return _add_plain(buffer, number, after, 0, listing.name, plus)
+    mode = engine.attributes.mode_of(info)
+    links = info.hard_link_count
+    known = links or not engine.options.use_hard_links
+    if info.mode is None and info.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT:
+        known = known and bool(info.reparse_tag)
+    if not plus or not known:
+        number = info.file_id or _UNKNOWN_INODE
+        kind = mode >> 12 if known else 0
+        return _add_plain(buffer, number, after, kind, listing.name, plus)
+    child = engine.identify(node, info.file_name, info)
+    try:
+        attr = engine.attributes.pack(info.file_id or child.id, mode, links or 1, info)
+        s, ns = engine.valid_s, engine.valid_ns
+        added = buffer.add_plus(child.id, 0, s, ns, s, ns, attr, after, mode >> 12, listing.name)
+    except BaseException:
+        engine.nodes.drop_unused(child)
+        raise
+    if added:
+        child.lookups += 1
+    else:
+        engine.nodes.drop_unused(child)
+    return added
+
+
+def _add_plain(
+    buffer: DirectoryBuffer, number: int, after: int, kind: int, name: bytes, plus: bool
+) -> bool:
+    """Add a name without attributes: the kernel asks for them when it wants them."""
+    if plus:
+        attr = (number, *(0,) * 15)
+        return buffer.add_plus(0, 0, 0, 0, 0, 0, attr, after, kind, name)
+    return buffer.add(number, after, kind, name)

@@ -1,0 +1,121 @@
+"""LOOKUP, FORGET, BATCH_FORGET: names to nodes, and what the kernel has forgotten."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from cbfsconnect.constants import ROOT_FILE_ID
+from cbfsconnect.engine.deletion import is_hidden
+from cbfsconnect.engine.ids import path_of_id
+from cbfsconnect.engine.nodes import Directory, Node
+from cbfsconnect.engine.operations.table import Reply, serves, text
+from cbfsconnect.fuse import wire
+from cbfsconnect.fuse.abi import Opcode
+
+if TYPE_CHECKING:
+    from cbfsconnect.engine.engine import Engine
+    from cbfsconnect.engine.workers import Worker
+    from cbfsconnect.fuse.wire import Request
+
+_NO_ATTRIBUTES = (0,) * 16
+
+
+@serves(Opcode.LOOKUP)
+def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """`on_get_file_info` of a name, and its node."""
+    if request.name in (b".", b".."):
+        return _lookup_by_handle(engine, worker, request)
+    parent = engine.nodes.get(request.nodeid)
+    if parent.__class__ is not Directory:
+        return errno.ESTALE if parent is None else errno.ENOTDIR
+    name = text(request.name)
+    child = parent.children.get(name)
+    key = -request.unique if child is None else child.id
+    engine.order.enter(key, parent if child is None else child, worker)
+    try:
+        if child is not None and is_hidden(child):
+            return _missing(engine, request.unique)
+        params = engine.info(parent.prefix + name, child)
+        if isinstance(params, int):
+            return _missing(engine, request.unique) if params == errno.ENOENT else params
+        if params.real_file_name:
+            name = _real_name(parent, name, params.real_file_name)
+        return engine.entry_reply(request.unique, parent, name, params)
+    finally:
+        engine.order.leave(key)
+
+
+@serves(Opcode.FORGET)
+def forget(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """The kernel dropped an inode."""
+    engine.nodes.forget(request.nodeid, request.body.nlookup)
+    return None
+
+
+@serves(Opcode.BATCH_FORGET)
+def batch_forget(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """The kernel dropped several inodes."""
+    forget_one = engine.nodes.forget
+    for node_id, count in request.body:
+        forget_one(node_id, count)
+    return None
+
+
+def _missing(engine: Engine, unique: int) -> Reply:
+    if not engine.options.nonexistent_cache:
+        return errno.ENOENT
+    s, ns = engine.valid_s, engine.valid_ns
+    return wire.entry(unique, 0, 0, s, ns, 0, 0, _NO_ATTRIBUTES)
+
+
+def _real_name(parent: Directory, name: str, real: str) -> str:
+    """The stored spelling of the name, where the handler gave another one than was asked for."""
+    return real if real.casefold() == name.casefold() and "/" not in real else name
+
+
+def _lookup_by_handle(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """open_by_handle_at(2) and NFS: the item of a file id that the kernel knew once ("."), or the
+    directory it is in ("..")."""
+    node = engine.nodes.get(request.nodeid) or _resolve_id(engine, request.nodeid)
+    if node is None:
+        return errno.ESTALE
+    if request.name == b"..":
+        node = node.parent
+    engine.order.enter(node.id, node, worker)
+    try:
+        params = engine.info(node.path, node)
+        if isinstance(params, int):
+            return errno.ESTALE if params == errno.ENOENT else params
+        if node is engine.nodes.root:
+            s, ns = engine.valid_s, engine.valid_ns
+            return wire.entry(request.unique, 1, 0, s, ns, s, ns, engine.attr(node, params))
+        return engine.entry_reply(request.unique, node.parent, node.name, params)
+    finally:
+        engine.order.leave(node.id)
+
+
+def _resolve_id(engine: Engine, node_id: int) -> Node | None:
+    """Find the item of an id, and make nodes of all directories on its path."""
+    if not engine.options.stable_ids:
+        return None
+    path = path_of_id(engine, node_id)
+    if path is None:
+        return None
+    node: Node = engine.nodes.root
+    for name in path.split(engine.options.separator):
+        if not name:
+            continue
+        if not isinstance(node, Directory):
+            return None
+        child = node.children.get(name)
+        if child is None:
+            params = engine.info(node.prefix + name, None)
+            if isinstance(params, int):
+                return None
+            child = engine.identify(node, name, params)
+        node = child
+    if node.id != node_id and node_id != ROOT_FILE_ID:
+        engine.nodes.drop_unused(node)
+        return None
+    return node

@@ -1,0 +1,192 @@
+"""UNLINK, RMDIR, RENAME, RENAME2: names go and move."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from cbfsconnect.engine import access
+from cbfsconnect.engine.deletion import is_hidden
+from cbfsconnect.engine.handles import which
+from cbfsconnect.engine.nodes import Directory, Node
+from cbfsconnect.engine.operations.table import Reply, serves, text
+from cbfsconnect.events import CBFSRenameOrMoveFileEventParams
+from cbfsconnect.fuse import wire
+from cbfsconnect.fuse.abi import Opcode
+
+if TYPE_CHECKING:
+    from cbfsconnect.engine.engine import Engine
+    from cbfsconnect.engine.handles import Handle
+    from cbfsconnect.engine.workers import Worker
+    from cbfsconnect.fuse.wire import Request
+
+_NOREPLACE = 1
+_EXCHANGE = 2
+
+
+@serves(Opcode.UNLINK, Opcode.RMDIR)
+def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """May it be deleted? Then delete it, at once or with its last handle."""
+    parent = engine.nodes.get(request.nodeid)
+    if not isinstance(parent, Directory):
+        return errno.ESTALE
+    name = text(request.name)
+    child = _child(engine, parent, name)
+    if isinstance(child, int):
+        return child
+    engine.order.enter(child.id, child, worker)
+    try:
+        if is_hidden(child):
+            return errno.ENOENT
+        error = engine.deletion.remove(child, parent, name, request)
+        return error or wire.empty(request.unique)
+    finally:
+        engine.order.leave(child.id)
+
+
+@serves(Opcode.RENAME, Opcode.RENAME2)
+def rename(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """`on_rename_or_move_file`; an existing target is replaced, or swapped."""
+    flags = request.body.flags if request.opcode == Opcode.RENAME2 else 0
+    parent = engine.nodes.get(request.nodeid)
+    new_parent = engine.nodes.get(request.body.newdir)
+    if not isinstance(parent, Directory) or not isinstance(new_parent, Directory):
+        return errno.ESTALE
+    if engine.on.on_rename_or_move_file is None:
+        return errno.EROFS
+    if flags & ~(_NOREPLACE | _EXCHANGE):
+        return errno.EINVAL
+    if flags & _EXCHANGE and not engine.options.support_exchange:
+        return errno.EINVAL
+    if len(request.name2) > engine.options.max_file_name_length:
+        return errno.ENAMETOOLONG
+    name, new_name = text(request.name), text(request.name2)
+    node = _child(engine, parent, name)
+    if isinstance(node, int):
+        return node
+    # The kernel has looked the target up: what has no node does not exist.
+    target = new_parent.children.get(new_name)
+    if flags & _NOREPLACE and target is not None and not is_hidden(target):
+        return errno.EEXIST
+    move = _Move(engine, request, node, parent, name, new_parent, new_name, target)
+    return _in_order(engine, worker, move, bool(flags & _EXCHANGE))
+
+
+class _Move:
+    """One rename with all that is known of it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        request: Request,
+        node: Node,
+        parent: Directory,
+        name: str,
+        new_parent: Directory,
+        new_name: str,
+        target: Node | None,
+    ) -> None:
+        self.engine = engine
+        self.request = request
+        self.node = node
+        self.old = (parent, name)
+        self.new = (new_parent, new_name)
+        self.target = target
+
+    def directories(self) -> list[Directory]:
+        """The directories whose paths change."""
+        return [n for n in (self.node, self.target) if isinstance(n, Directory)]
+
+    def run(self, exchange: bool) -> int:
+        """Make way, fire the event, and note the new names; 0 or an errno."""
+        engine = self.engine
+        engine.nodes.prefer(self.node, *self.old)
+        if exchange:
+            error = self._fire(exchange=True)
+            if not error:
+                engine.nodes.exchange(self.old, self.new)
+            return error
+        error = engine.deletion.free_name(*self.new) or self._make_way()
+        if error:
+            return error
+        closed = [] if engine.options.fast_rename else self._close_handles()
+        error = self._fire(exchange=False)
+        if not error:
+            engine.nodes.rename(*self.old, *self.new)
+        self._reopen(closed)
+        return error
+
+    def _make_way(self) -> int:
+        """Deal with a target that the drive may not be able to replace while it is there."""
+        target, engine = self.target, self.engine
+        if target is None or is_hidden(target) or engine.options.posix_delete:
+            return 0
+        engine.nodes.prefer(target, *self.new)
+        if isinstance(target, Directory):
+            return engine.deletion.remove(target, *self.new, self.request)
+        return engine.deletion.hide(target)
+
+    def _fire(self, *, exchange: bool) -> int:
+        engine = self.engine
+        handler = engine.on.on_rename_or_move_file
+        state = self.node.open
+        new_parent, new_name = self.new
+        params = CBFSRenameOrMoveFileEventParams(
+            self.node.path,
+            new_parent.prefix + new_name,
+            exchange,
+            0 if state is None else state.context,
+        )
+        error = engine.fire(handler, params)
+        if state is not None:
+            state.context = params.file_context
+        return error
+
+    def _close_handles(self) -> list[Handle]:
+        """With FastRenameMove off the handlers see the file closed while it is renamed."""
+        handles = [h for h in self.engine.handles.all() if h.node is self.node]
+        for handle in handles:
+            self.engine.handles.suspend(handle)
+        return handles
+
+    def _reopen(self, handles: list[Handle]) -> None:
+        wanted = access.WRITE_DATA[which(self.node)]
+        for count, handle in enumerate(handles):
+            if self.engine.handles.resume(handle, wanted):
+                # The contract: when one cannot be opened again, all are closed.
+                for before in handles[:count]:
+                    self.engine.handles.suspend(before)
+                return
+
+
+def _in_order(engine: Engine, worker: Worker, move: _Move, exchange: bool) -> Reply:
+    """Run a move when nobody else is in the items whose names or paths it changes."""
+    items = {move.node.id: move.node}
+    if move.target is not None:
+        items[move.target.id] = move.target
+    entered: list[int] = []
+    moving: list[Directory] = []
+    try:
+        for key in sorted(items):
+            engine.order.enter(key, items[key], worker)
+            entered.append(key)
+        for directory in move.directories():
+            moving.append(directory)
+            engine.order.begin_move(directory, worker)
+        return move.run(exchange) or wire.empty(move.request.unique)
+    finally:
+        for directory in moving:
+            engine.order.end_move(directory)
+        for key in entered:
+            engine.order.leave(key)
+
+
+def _child(engine: Engine, parent: Directory, name: str) -> Node | int:
+    """The node of a name, made when the kernel has forgotten it; an errno when there is none."""
+    child = parent.children.get(name)
+    if child is not None:
+        return child
+    params = engine.info(parent.prefix + name, None)
+    if isinstance(params, int):
+        return params
+    return engine.identify(parent, name, params)

@@ -1,0 +1,159 @@
+"""GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR: what Windows has and Linux shows as attributes.
+
+| attribute                   | events                                     |
+|-----------------------------|--------------------------------------------|
+| `user.NAME`                 | the named stream NAME of the item          |
+| `system.ntfs_reparse_data`  | the three reparse point events             |
+| `system.cbfs.hard_links`    | the two hard link enumeration events       |
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cbfsconnect.engine import access
+from cbfsconnect.engine.handles import which
+from cbfsconnect.engine.links import HARD_LINKS, hard_links_page
+from cbfsconnect.engine.operations.table import Reply, serves
+from cbfsconnect.engine.reparse import delete_reparse_data, get_reparse_data, set_reparse_data
+from cbfsconnect.engine.streams import Streams
+from cbfsconnect.fuse import wire
+from cbfsconnect.fuse.abi import Opcode
+
+if TYPE_CHECKING:
+    from cbfsconnect.engine.engine import Engine
+    from cbfsconnect.engine.handles import Handle
+    from cbfsconnect.engine.nodes import Node
+    from cbfsconnect.engine.workers import Worker
+    from cbfsconnect.fuse.wire import Request
+
+_STREAM = b"user."
+_REPARSE = b"system.ntfs_reparse_data"
+
+
+@serves(Opcode.GETXATTR)
+def get(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """The value of an attribute, or its size."""
+    node = engine.nodes.get(request.nodeid)
+    if node is None:
+        return errno.ESTALE
+    if not _any_use(engine):
+        return errno.ENOSYS  # the kernel asks no more
+    name, limit = request.name, request.body.size
+    engine.order.enter(node.id, node, worker)
+    try:
+        value: bytes | int = errno.EOPNOTSUPP
+        if name.startswith(_STREAM) and engine.options.use_alternate_data_streams:
+            value = Streams(engine, node, request).get(name[len(_STREAM) :], limit)
+        elif name.startswith(HARD_LINKS) and engine.options.use_hard_links:
+            value = hard_links_page(engine, node, request, name)
+        elif name == _REPARSE and engine.options.use_reparse_points:
+            value = get_reparse_data(engine, node, request)
+            if value == errno.EINVAL:
+                value = errno.ENODATA
+        return _sized(request.unique, value, limit)
+    finally:
+        engine.order.leave(node.id)
+
+
+@serves(Opcode.SETXATTR)
+def set_(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """Store an attribute."""
+    node = engine.nodes.get(request.nodeid)
+    if node is None:
+        return errno.ESTALE
+    if not _any_use(engine):
+        return errno.ENOSYS
+    name, data = request.name, request.data
+    assert data is not None  # the decoder gives every SETXATTR its data
+    engine.order.enter(node.id, node, worker)
+    try:
+        error = errno.EOPNOTSUPP
+        if name.startswith(_STREAM) and engine.options.use_alternate_data_streams:
+            streams = Streams(engine, node, request)
+            error = streams.set(name[len(_STREAM) :], data, request.body.flags)
+        elif name == _REPARSE and engine.options.use_reparse_points:
+            error = _on_opened(engine, node, request, set_reparse_data, bytes(data))
+        return error or wire.empty(request.unique)
+    finally:
+        engine.order.leave(node.id)
+
+
+@serves(Opcode.LISTXATTR)
+def list_(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """The names of the attributes that hold data of the user: the named streams."""
+    node = engine.nodes.get(request.nodeid)
+    if node is None:
+        return errno.ESTALE
+    if not engine.options.use_alternate_data_streams:
+        return errno.ENOSYS if not _any_use(engine) else _sized(request.unique, b"", 0)
+    engine.order.enter(node.id, node, worker)
+    try:
+        names = Streams(engine, node, request).names()
+        if isinstance(names, int):
+            return names
+        value = b"".join(_STREAM + name + b"\0" for name in names)
+        return _sized(request.unique, value, request.body.size)
+    finally:
+        engine.order.leave(node.id)
+
+
+@serves(Opcode.REMOVEXATTR)
+def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
+    """Remove an attribute."""
+    node = engine.nodes.get(request.nodeid)
+    if node is None:
+        return errno.ESTALE
+    if not _any_use(engine):
+        return errno.ENOSYS
+    name = request.name
+    engine.order.enter(node.id, node, worker)
+    try:
+        error = errno.EOPNOTSUPP
+        if name.startswith(_STREAM) and engine.options.use_alternate_data_streams:
+            error = Streams(engine, node, request).remove(name[len(_STREAM) :])
+        elif name == _REPARSE and engine.options.use_reparse_points:
+            error = _remove_reparse_data(engine, node, request)
+        return error or wire.empty(request.unique)
+    finally:
+        engine.order.leave(node.id)
+
+
+def _remove_reparse_data(engine: Engine, node: Node, request: Request) -> int:
+    data = get_reparse_data(engine, node, request)
+    if isinstance(data, int):
+        return errno.ENODATA if data == errno.EINVAL else data
+    return _on_opened(engine, node, request, delete_reparse_data, data)
+
+
+def _on_opened(
+    engine: Engine,
+    node: Node,
+    request: Request,
+    action: Callable[[Engine, Handle, bytes], int],
+    data: bytes,
+) -> int:
+    handle = engine.handles.open(node, access.WRITE_ATTRIBUTES[which(node)], request)
+    if isinstance(handle, int):
+        return handle
+    error = action(engine, handle, data)
+    engine.handles.close(handle)
+    return error
+
+
+def _any_use(engine: Engine) -> bool:
+    options = engine.options
+    return (
+        options.use_alternate_data_streams or options.use_hard_links or options.use_reparse_points
+    )
+
+
+def _sized(unique: int, value: bytes | int, limit: int) -> Reply:
+    """Answer with the value, or its size when the client asked with no room for it."""
+    if isinstance(value, int):
+        return value
+    if not limit:
+        return wire.xattr_size(unique, len(value))
+    return errno.ERANGE if len(value) > limit else wire.data(unique, value)

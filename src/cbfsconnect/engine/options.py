@@ -1,0 +1,59 @@
+"""What the engine was told when media was mounted: properties and settings, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One field per rule that the engine follows; class CBFS fills it in."""
+
+    fire_all_open_close_events: bool = False
+    serialize_access: bool = True
+    use_alternate_data_streams: bool = False
+    use_directory_empty_check: bool = True
+    use_hard_links: bool = False
+    use_reparse_points: bool = False
+    use_case_sensitive_file_names: bool = False
+    max_file_name_length: int = 255
+    max_file_path_length: int = 32767
+    file_cache: int = 1
+    write_through: bool = False
+    metadata_cache: bool = True
+    metadata_timeout: float = 1.0
+    """Seconds that the kernel may keep names and attributes; negative: until told otherwise."""
+    nonexistent_cache: bool = False
+    use_file_ids: bool = False
+    read_outside_eof: bool = True
+    fire_set_file_size_on_write: bool = True
+    posix_delete: bool = False
+    support_exchange: bool = False
+    fast_rename: bool = True
+    unlock_all: bool = False
+    separator: str = "/"
+    stream_separator: str = ":"
+    windows_streams: bool = False
+    """File names with a colon are passed on, as names of streams."""
+    sector_size: int = 512
+    cluster_size: int = 4096
+    timeout: float = 0.0
+    """Seconds an event may take before its request fails; 0: any time."""
+    uid: int = 0
+    gid: int = 0
+    """Owner of items for which the handler gives none."""
+
+    @property
+    def stable_ids(self) -> bool:
+        """Whether the file ids that the drive gives are identities: one id, one file."""
+        return self.use_file_ids or self.use_hard_links
+
+    @property
+    def kernel_cache(self) -> bool:
+        """Whether file data may stay in the kernel's page cache."""
+        return self.file_cache != 0
+
+    @property
+    def write_back(self) -> bool:
+        """Whether written data may stay there for a while before it is written out."""
+        return self.kernel_cache and not self.write_through

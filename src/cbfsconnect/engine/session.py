@@ -1,0 +1,252 @@
+"""A session: one connection to the kernel, its workers, and the engine that serves it.
+
+The way of a request: a worker reads it from the transport, the wire decodes it, the operation of
+its kind fires events and makes the reply, the worker writes that. All on one thread, in `_serve`.
+
+A session begins with a mounting point and ends when that is unmounted. Media may come and go
+meanwhile: without an engine every request is answered with ENOMEDIUM.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cbfsconnect.engine.operations import OPERATIONS
+from cbfsconnect.engine.workers import Worker, Workers
+from cbfsconnect.fuse import wire
+from cbfsconnect.fuse.abi import ROOT_ID, InitFlag, Opcode
+from cbfsconnect.fuse.negotiate import Refused, negotiate
+from cbfsconnect.fuse.transport import SessionEnded
+
+if TYPE_CHECKING:
+    from cbfsconnect.engine.engine import Engine
+    from cbfsconnect.engine.operations import Reply
+    from cbfsconnect.fuse.transport import Transport
+    from cbfsconnect.fuse.wire import Request
+
+log = logging.getLogger("cbfsconnect")
+
+_ALWAYS = (
+    InitFlag.ASYNC_READ
+    | InitFlag.BIG_WRITES
+    | InitFlag.MAX_PAGES
+    | InitFlag.ATOMIC_O_TRUNC
+    | InitFlag.DO_READDIRPLUS
+    | InitFlag.READDIRPLUS_AUTO
+    | InitFlag.PARALLEL_DIROPS
+    | InitFlag.AUTO_INVAL_DATA
+    | InitFlag.ASYNC_DIO
+    | InitFlag.HANDLE_KILLPRIV_V2
+    | InitFlag.DIRECT_IO_ALLOW_MMAP
+    | InitFlag.INIT_EXT
+)
+"""What the operations implement for every drive."""
+
+
+class Session:
+    """One connection. `ended` is called once, on a worker's thread, when it is over."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        features: InitFlag,
+        *,
+        read_ahead: int = 1 << 20,
+        least_workers: int = 1,
+        most_workers: int = 0,
+        timeout: float = 0.0,
+        worker_begins: Callable[[], None] = lambda: None,
+        worker_ends: Callable[[], None] = lambda: None,
+        ended: Callable[[Session], None] = lambda session: None,
+    ) -> None:
+        self.engine: Engine | None = None
+        self._transport = transport
+        self._features = _ALWAYS | features
+        self._read_ahead = read_ahead
+        self._ended = ended
+        self._ready = threading.Event()
+        self._over = threading.Event()
+        self._end_mutex = threading.Lock()
+        self._refusal = ""
+        self._receive = transport.receive
+        self._send = transport.send
+        self._send_parts = transport.send_parts
+        self.workers = Workers(
+            self._serve,
+            self._answer_late,
+            least=least_workers,
+            most=most_workers,
+            timeout=timeout,
+            begin=worker_begins,
+            end=worker_ends,
+        )
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self.workers.start()
+
+    def wait_until_ready(self, timeout: float) -> str | None:
+        """Wait for the kernel's INIT: None when it was agreed upon, else what went wrong."""
+        if not self._ready.wait(timeout):
+            return "the kernel did not begin the FUSE conversation"
+        return self._refusal or None
+
+    def wait_until_over(self, timeout: float | None = None) -> bool:
+        """Wait until the drive is unmounted and the last handler has returned."""
+        return self._over.wait(timeout)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection has ended."""
+        return self._over.is_set()
+
+    def send(self, message: bytes) -> bool:
+        """Write a reply that comes later, or a notification; False when nobody is there for it."""
+        try:
+            self._send(message)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF, errno.ENOTCONN):
+                log.error("the kernel refused a message: %s", error)
+            return False
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """Give up the connection and wait for the workers; False when a handler is stuck."""
+        self.workers.stop()
+        self._transport.close()
+        stuck = self.workers.join(timeout)
+        for worker in stuck:
+            log.warning("a handler did not return: %r is left behind", worker.request)
+        return not stuck
+
+    # --- one request ---------------------------------------------------------------------------
+
+    def _serve(self, worker: Worker) -> bool:
+        """Read a request and serve it; False when the session is over."""
+        try:
+            length = self._receive((worker.buffer,))
+        except SessionEnded:
+            self._end(worker)
+            return False
+        except OSError as error:
+            log.error("cannot read from the kernel any more: %s", error)
+            self._end(worker)
+            return False
+        self.workers.reading.discard(worker)
+        if not length:
+            return True
+        try:
+            request = wire.decode(worker.view, length)
+        except wire.MalformedMessage as error:
+            self._refuse(error)
+            return True
+        worker.answered = False
+        worker.limit = None
+        worker.request = request
+        self.workers.took(request.opcode)
+        try:
+            self._answer(worker, request, self._run(worker, request))
+        finally:
+            worker.request = None
+        return True
+
+    def _run(self, worker: Worker, request: Request) -> Reply:
+        """The reply of the operation; whatever goes wrong in it becomes EIO."""
+        engine = self.engine
+        if engine is None or request.opcode == Opcode.INIT:
+            return self._without_engine(request)
+        operation = OPERATIONS.get(request.opcode)
+        if operation is None:
+            return errno.ENOSYS
+        try:
+            return operation(engine, worker, request)
+        except Exception as error:
+            log.exception("%r could not be served", request)
+            engine.tell_error(errno.EIO, f"{request!r}: {type(error).__name__}: {error}")
+            return errno.EIO
+
+    def _answer(self, worker: Worker, request: Request, reply: Reply) -> None:
+        if worker.answered or reply is None:
+            return
+        try:
+            if reply.__class__ is bytes:
+                self._send(reply)
+            elif reply.__class__ is int:
+                if request.opcode not in wire.NO_REPLY:
+                    self._send(wire.error(request.unique, reply))
+            elif reply.__class__ is tuple:
+                self._send_parts(reply)
+            else:
+                self._send(reply)  # type: ignore[arg-type]
+        except OSError as error:
+            # ENOENT: the request is gone (its client was killed, or the drive unmounted).
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
+                log.error("the kernel refused the reply to %r: %s", request, error)
+                self.send(wire.error(request.unique, errno.EIO))
+
+    def _answer_late(self, worker: Worker) -> None:
+        """Answer for a handler that takes too long; its own answer is dropped."""
+        request = worker.request
+        if request is None or request.opcode in wire.NO_REPLY:
+            return
+        log.warning("%r timed out in its handler", request)
+        self.send(wire.error(request.unique, errno.ETIMEDOUT))
+
+    def _refuse(self, error: wire.MalformedMessage) -> None:
+        unknown = isinstance(error, wire.UnknownOpcode)
+        if not unknown:
+            log.error("a request that cannot be understood: %s", error)
+        if error.unique:
+            self.send(wire.error(error.unique, errno.ENOSYS if unknown else errno.EIO))
+
+    # --- beginning, no media, end --------------------------------------------------------------
+
+    def _without_engine(self, request: Request) -> Reply:
+        opcode = request.opcode
+        if opcode == Opcode.INIT:
+            return self._init(request)
+        if opcode in wire.NO_REPLY:
+            return None
+        if opcode in (Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.FLUSH, Opcode.DESTROY):
+            return wire.empty(request.unique)
+        return errno.ENOMEDIUM
+
+    def _init(self, request: Request) -> Reply:
+        agreed = negotiate(request.body, self._features, max_readahead=self._read_ahead)
+        if isinstance(agreed, Refused):
+            if not agreed.retry:
+                self._refusal = agreed.reason
+                self._ready.set()
+            return agreed.reply(request.unique)
+        reply = agreed.reply(request.unique)
+        try:
+            self._send(reply)
+        except OSError as error:
+            self._refusal = f"the kernel refused the answer to INIT: {error}"
+        self._ready.set()
+        return None
+
+    def _end(self, worker: Worker) -> None:
+        """The connection is gone: close what is open, and tell the owner. Done by one worker."""
+        with self._end_mutex:
+            if self._over.is_set():
+                return
+            self.workers.stop()
+            self._refusal = self._refusal or "the drive was unmounted at once"
+            self._ready.set()
+            engine = self.engine
+            if engine is not None:
+                engine.close_all(worker)
+            self._over.set()
+        self._ended(self)
+
+
+def forget_names(session: Session, engine: Engine) -> None:
+    """Have the kernel forget the root's entries: media has gone."""
+    for name in list(engine.nodes.root.children):
+        session.send(wire.inval_entry(ROOT_ID, engine.fsencode(name)))
+    session.send(wire.inval_inode(ROOT_ID, 0, 0))

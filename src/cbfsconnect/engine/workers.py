@@ -1,0 +1,279 @@
+"""The threads that serve requests: one as long as handlers are quick, more when they block.
+
+A worker reads a request, runs its handlers and answers, all on one thread. While every handler is
+quick one worker is best: a second one would only fight for the interpreter. So the others sleep,
+and are woken in two cases:
+
+- a watchman sees that nobody reads while a request has been in its handler for a while;
+- a request of a kind that was seen to block comes: then another reads before its handler runs.
+
+The watchman costs nothing when the drive is idle, and a few wake-ups a millisecond apart else. It
+also answers requests whose event has timed out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cbfsconnect.engine.nodes import Node
+    from cbfsconnect.fuse.wire import Request
+
+log = logging.getLogger("cbfsconnect")
+
+REQUEST_BYTES = (1 << 20) + 4096
+"""The largest request: 1 MiB of data behind its headers."""
+MOST_WORKERS = 256
+"""How many there may be when the program names no number."""
+
+_TICK_S = 0.002
+_IDLE_TICKS = 50
+_INCIDENTS = 3
+"""So often must requests of a kind be seen to block before another worker reads ahead of them: one
+that was only held up by a busy machine does not count."""
+_BLOCKS_FOR_S = 1.0
+_SLEEP_S = 10.0
+"""A worker that was not needed for so long ends."""
+
+
+class Worker:
+    """One thread, with its buffers and the request it is at."""
+
+    __slots__ = (
+        "_output",
+        "answered",
+        "buffer",
+        "limit",
+        "node",
+        "request",
+        "seen",
+        "seen_at",
+        "thread",
+        "view",
+        "wake",
+    )
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(REQUEST_BYTES)
+        self.view = memoryview(self.buffer)
+        self._output: memoryview | None = None
+        self.request: Request | None = None
+        self.node: Node | None = None
+        self.answered = False
+        self.limit: float | None = None
+        self.seen: Request | None = None
+        self.seen_at = 0.0
+        self.wake = threading.Semaphore(0)
+        self.thread: threading.Thread | None = None
+
+    def output(self, size: int) -> memoryview:
+        """Memory for the answer to a READ; it is this worker's until it has answered."""
+        if self._output is None:
+            self._output = memoryview(bytearray(1 << 20))
+        if size > len(self._output):
+            return memoryview(bytearray(size))
+        return self._output[:size]
+
+
+class Workers:
+    """The workers of one session.
+
+    `serve(worker)` reads one request and serves it; it returns False when the session is over.
+    `late(worker)` answers a request in the place of a handler that takes too long.
+    """
+
+    def __init__(
+        self,
+        serve: Callable[[Worker], bool],
+        late: Callable[[Worker], None],
+        *,
+        least: int = 1,
+        most: int = 0,
+        timeout: float = 0.0,
+        begin: Callable[[], None] = lambda: None,
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._serve = serve
+        self._late = late
+        self._most = max(1, most or MOST_WORKERS)
+        self._least = max(1, min(least, self._most))
+        self._timeout = timeout
+        self._begin = begin
+        self._end = end
+        self._mutex = threading.Lock()
+        self._all: dict[int, Worker] = {}
+        self._asleep: list[Worker] = []
+        self._stopping = False
+        self.reading: set[Worker] = set()
+        self.blocking: set[int] = set()
+        self._incidents: dict[int, tuple[int, float]] = {}
+        self._watching = threading.Event()
+        self.watched = False
+        self._watchman = threading.Thread(target=self._watch, name="cbfs-watchman", daemon=True)
+
+    def start(self) -> None:
+        """Start the first workers and the watchman."""
+        with self._mutex:
+            for _ in range(self._least):
+                self._new()
+        self._watchman.start()
+
+    def current(self) -> Worker | None:
+        """The worker whose thread this is, None on any other thread."""
+        return self._all.get(threading.get_ident())
+
+    def count(self) -> int:
+        """How many worker threads there are."""
+        return len(self._all)
+
+    def stop(self) -> None:
+        """Tell all that the session is over."""
+        self._stopping = True
+        with self._mutex:
+            sleepers, self._asleep = self._asleep, []
+        for worker in sleepers:
+            worker.wake.release()
+        self._watching.set()
+
+    def join(self, timeout: float) -> list[Worker]:
+        """Wait until all threads have ended, for `timeout` seconds; those that have not."""
+        deadline = time.monotonic() + timeout
+        mine = threading.get_ident()
+        for worker in list(self._all.values()):
+            if worker.thread is not None and worker.thread.ident != mine:
+                worker.thread.join(max(0.0, deadline - time.monotonic()))
+        if self._watchman.ident not in (None, mine):
+            self._watchman.join(max(0.1, deadline - time.monotonic()))
+        return [w for i, w in list(self._all.items()) if i != mine]
+
+    def took(self, opcode: int) -> None:
+        """Called by a worker that has read a request and is about to serve it.
+
+        Wakes the watchman, and another reader when requests of this kind are known to block.
+        """
+        if not self.watched:
+            self.watched = True
+            self._watching.set()
+        if opcode in self.blocking and not self.reading:
+            self.add_reader()
+
+    def add_reader(self) -> None:
+        """Have one more worker read: a sleeping one, or a new one while there may be more."""
+        with self._mutex:
+            if self._stopping or self.reading:
+                return
+            if self._asleep:
+                self._asleep.pop().wake.release()
+            elif len(self._all) < self._most:
+                self._new()
+
+    def _new(self) -> None:
+        worker = Worker()
+        self.reading.add(worker)  # from now on: nobody shall start another in its place
+        thread = threading.Thread(target=self._run, args=(worker,), name="cbfs-worker", daemon=True)
+        worker.thread = thread
+        started = False
+        try:
+            thread.start()
+            started = True
+        except RuntimeError:
+            log.warning("no more threads can be started; %d serve the drive", len(self._all))
+        finally:
+            if started and thread.ident is not None:
+                self._all[thread.ident] = worker
+            else:
+                self.reading.discard(worker)
+
+    def _run(self, worker: Worker) -> None:
+        self._all[threading.get_ident()] = worker
+        self._begin()
+        try:
+            serve, reading = self._serve, self.reading
+            while not self._stopping:
+                reading.discard(worker)
+                if reading and not self._sleep(worker):
+                    break
+                reading.add(worker)
+                if not serve(worker):
+                    break
+        except BaseException:
+            log.exception("a worker ended unexpectedly")
+        finally:
+            self.reading.discard(worker)
+            self._end()
+            self._all.pop(threading.get_ident(), None)
+
+    def _sleep(self, worker: Worker) -> bool:
+        """Wait to be needed; False when it is time to end."""
+        with self._mutex:
+            if self._stopping:
+                return False
+            if not self.reading:
+                return True
+            self._asleep.append(worker)
+        if worker.wake.acquire(timeout=_SLEEP_S):
+            return not self._stopping
+        with self._mutex:
+            if worker not in self._asleep:  # woken at this very moment
+                return not self._stopping
+            if len(self._all) <= self._least:
+                self._asleep.remove(worker)
+                return not self._stopping
+            self._asleep.remove(worker)
+            return False
+
+    def _watch(self) -> None:
+        idle = 0
+        while not self._stopping:
+            time.sleep(_TICK_S)
+            busy = self._look(time.monotonic())
+            idle = 0 if busy else idle + 1
+            if idle >= _IDLE_TICKS:
+                self._watching.clear()
+                self.watched = False
+                # A request that came between the look and here is seen by the next look.
+                if not self._look(time.monotonic()) and not self._stopping:
+                    self._watching.wait()
+                idle = 0
+
+    def _look(self, now: float) -> bool:
+        """One look at all workers; whether any of them is at a request."""
+        busy = False
+        for worker in list(self._all.values()):
+            request = worker.request
+            if request is None:
+                continue
+            busy = True
+            if worker.seen is not request:
+                worker.seen, worker.seen_at = request, now
+                continue
+            self._note_incident(request.opcode, now)
+            self._check_timeout(worker, request, now)
+        if busy and not self.reading and self._all_are_stuck():
+            self.add_reader()
+        for opcode, (_, at) in list(self._incidents.items()):
+            if now - at > _BLOCKS_FOR_S:
+                del self._incidents[opcode]
+                self.blocking.discard(opcode)
+        return busy
+
+    def _all_are_stuck(self) -> bool:
+        """Whether every request in progress was there at the look before already."""
+        return all(w.request is None or w.request is w.seen for w in list(self._all.values()))
+
+    def _note_incident(self, opcode: int, now: float) -> None:
+        count, _ = self._incidents.get(opcode, (0, now))
+        self._incidents[opcode] = (count + 1, now)
+        if count + 1 >= _INCIDENTS:
+            self.blocking.add(opcode)
+
+    def _check_timeout(self, worker: Worker, request: Request, now: float) -> None:
+        limit = self._timeout if worker.limit is None else worker.limit
+        if limit and not worker.answered and now - worker.seen_at > limit:
+            worker.answered = True
+            if worker.request is request:
+                self._late(worker)

@@ -1,0 +1,117 @@
+"""How messages reach the kernel and come from it: `/dev/fuse`, and a kernel in memory for tests.
+
+A transport moves whole messages: one read is one request, one write one reply or notification.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+from collections.abc import Sequence
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+
+class SessionEnded(Exception):
+    """The drive was unmounted, or its connection aborted: nothing more will come."""
+
+
+class Transport(Protocol):
+    """What a session needs of a connection to the kernel."""
+
+    def receive(self, buffers: Sequence[bytearray]) -> int:
+        """Read one request into the buffer; its length. Waits for one.
+
+        Raises `SessionEnded` when there will be none. 0 means: try again.
+        """
+
+    def send(self, message: Buffer) -> object:
+        """Write one message. Raises `OSError`."""
+
+    def send_parts(self, parts: Sequence[Buffer]) -> object:
+        """Write one message that is given in parts. Raises `OSError`."""
+
+    def close(self) -> None:
+        """Give the connection up."""
+
+
+class DeviceTransport:
+    """`/dev/fuse`, by the descriptor that the mount gave."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._open = True
+
+    def receive(self, buffers: Sequence[bytearray]) -> int:
+        """Read one request; see `Transport`."""
+        try:
+            return os.readv(self.fd, buffers)
+        except OSError as error:
+            # ENOENT: the request was taken back; EINTR, EAGAIN: nothing was read.
+            if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
+                return 0
+            # ENODEV: unmounted; ECONNABORTED: aborted; EBADF: closed by ourselves.
+            if error.errno in (errno.ENODEV, errno.ECONNABORTED, errno.EBADF):
+                raise SessionEnded from None
+            raise
+
+    def send(self, message: Buffer) -> object:
+        """Write one message; see `Transport`."""
+        return os.write(self.fd, message)
+
+    def send_parts(self, parts: Sequence[Buffer]) -> object:
+        """Write one message given in parts; see `Transport`."""
+        return os.writev(self.fd, parts)
+
+    def close(self) -> None:
+        """Close the descriptor: what the kernel still wants to ask fails with ENOTCONN."""
+        if self._open:
+            self._open = False
+            os.close(self.fd)
+
+
+class MemoryTransport:
+    """A connection to nobody: a test is the kernel.
+
+    `put` hands a request to the session, `take` gives what the session has sent, `end` unmounts.
+    """
+
+    def __init__(self) -> None:
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._sent: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def receive(self, buffers: Sequence[bytearray]) -> int:
+        """Wait for the next `put`; see `Transport`."""
+        request = self._requests.get()
+        if request is None:
+            self._requests.put(None)
+            raise SessionEnded
+        buffers[0][: len(request)] = request
+        return len(request)
+
+    def send(self, message: Buffer) -> object:
+        """Keep a message for `take`; see `Transport`."""
+        self._sent.put(bytes(message))
+        return len(message)
+
+    def send_parts(self, parts: Sequence[Buffer]) -> object:
+        """Keep a message for `take`; see `Transport`."""
+        return self.send(b"".join(parts))
+
+    def close(self) -> None:
+        """End it."""
+        self.end()
+
+    def put(self, request: bytes) -> None:
+        """Send a request to the session."""
+        self._requests.put(request)
+
+    def take(self, timeout: float = 10.0) -> bytes:
+        """The next message that the session has sent; `queue.Empty` after `timeout` seconds."""
+        return self._sent.get(timeout=timeout)
+
+    def end(self) -> None:
+        """Have the next read say that the drive was unmounted."""
+        self._requests.put(None)

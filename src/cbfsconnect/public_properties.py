@@ -1,0 +1,106 @@
+"""The properties of class CBFS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cbfsconnect import constants as c
+from cbfsconnect.events import EventSource
+from cbfsconnect.properties import Change, Property
+
+
+class PublicProperties(EventSource):
+    """Every property that is not state; see `Property` for the change rules.
+
+    The numbers and defaults are those of the 2020 edition where its pages show them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values: dict[str, Any] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether media is mounted and events fire."""
+        raise NotImplementedError
+
+    @property
+    def storage_present(self) -> bool:
+        """Whether the drive exists."""
+        raise NotImplementedError
+
+    def _refuse_in_event(self, what: str) -> None:
+        raise NotImplementedError
+
+    file_cache = Property(
+        1,
+        Change.ANY,
+        "Where file data is cached: 0 nowhere, 1 to 3 in the kernel's page cache. A change takes "
+        "effect with the next mount_media; 0 with the next open as well.",
+        range(4),
+    )
+    file_system_name = Property(
+        "cbfs", Change.BEFORE_STORAGE, "The name reported for the filesystem."
+    )
+    fire_all_open_close_events = Property(
+        False,
+        Change.BEFORE_STORAGE,
+        "True: open, cleanup and close events fire for every handle. False: for the first open "
+        "and the last close of a file.",
+    )
+    max_file_name_length = Property(
+        255, Change.BEFORE_STORAGE, "The longest file name, in bytes.", range(1, 256)
+    )
+    max_file_path_length = Property(
+        32767, Change.BEFORE_STORAGE, "The longest path, in characters.", range(1, 32768)
+    )
+    max_file_size = Property(
+        (1 << 63) - 1, Change.BEFORE_STORAGE, "The largest file size, in bytes.", lambda n: n > 0
+    )
+    metadata_cache_enabled = Property(
+        True,
+        Change.INACTIVE,
+        "Whether the kernel may keep names and attributes, for as long as the setting "
+        "MetadataCacheTimeout says.",
+    )
+    non_existent_files_cache_enabled = Property(
+        False, Change.INACTIVE, "Whether the kernel may remember that a name does not exist."
+    )
+    serialize_access = Property(
+        True,
+        Change.BEFORE_STORAGE,
+        "False: several reads of one file may be in their handlers at the same time.",
+    )
+    serialize_events = Property(
+        False, Change.INACTIVE, "True: one worker thread serves all events."
+    )
+    storage_characteristics = Property(
+        c.STGC_REMOVABLE_MEDIA, Change.BEFORE_STORAGE, "STGC_… flags.", lambda n: n >= 0
+    )
+    storage_guid = Property(
+        "", Change.BEFORE_STORAGE, "GUID in braces; a drive of type STGT_DISK_PNP needs one."
+    )
+    storage_type = Property(
+        c.STGT_DISK,
+        Change.BEFORE_STORAGE,
+        "STGT_DISK, STGT_CDROM or STGT_DISK_PNP.",
+        (c.STGT_DISK, c.STGT_CDROM, c.STGT_DISK_PNP),
+    )
+    tag = Property(0, Change.ANY, "Free for the program's use.")
+    use_alternate_data_streams = Property(
+        False, Change.INACTIVE, "Items may have named streams; the stream events fire."
+    )
+    use_case_sensitive_file_names = Property(
+        False, Change.INACTIVE, "Whether names that differ in letter case only are different."
+    )
+    use_directory_empty_check = Property(
+        True, Change.INACTIVE, "on_is_directory_empty is asked before a directory is deleted."
+    )
+    use_hard_links = Property(
+        False, Change.INACTIVE, "Files may have several names; the hard link events fire."
+    )
+    use_reparse_points = Property(
+        False,
+        Change.INACTIVE,
+        "Symbolic links and special files may be made; the reparse point events fire.",
+    )
