@@ -1,7 +1,28 @@
 """What holds for all tests."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from support.client import Client
+from support.mounts import Mounting, mounting
 
 # A busy machine must not fail a property: pytest-timeout bounds the whole test instead.
 settings.register_profile("default-without-deadline", deadline=None)
 settings.load_profile("default-without-deadline")
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mounting]:
+    """A function that mounts handlers, as `cbfsconnect.mount` does, for the time of the test."""
+    with mounting(tmp_path) as function:
+        yield function
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A process that uses mounts; see `support.client`."""
+    with Client() as process:
+        yield process

@@ -181,8 +181,9 @@ class Engine:
         kind = self.attributes.mode_of(params) & 0o170000
         file_id = params.file_id if self.options.stable_ids else 0
         child = parent.children.get(name)
-        same = child is not None and child.kind == kind
-        if same and (not file_id or child.id in (file_id, ROOT_ID) or child.id >> 63):
+        if child is None or child.kind != kind:
+            return self.nodes.add(parent, name, kind, file_id)
+        if not file_id or child.id in (file_id, ROOT_ID) or child.id >> 63:
             return child
         return self.nodes.add(parent, name, kind, file_id)
 
@@ -241,7 +242,7 @@ class Engine:
 
 
 def _clean(number: int) -> int:
-    """A handler's ENOSYS is about one request; to the kernel it would end the operation for ever."""
+    """A handler's ENOSYS is about one request; the kernel would never send that kind again."""
     return errno.EOPNOTSUPP if number == errno.ENOSYS else number
 
 
