@@ -58,6 +58,7 @@ def options_of(cbfs: CBFS) -> Options:
         unlock_all=settings.support_unlock_all_requests,
         separator=settings.path_separator,
         stream_separator=settings.stream_separator,
+        xattr_streams=settings.streams_interface != "windows",
         windows_streams=settings.streams_interface != "xattr",
         sector_size=settings.sector_size,
         cluster_size=settings.cluster_size,

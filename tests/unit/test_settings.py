@@ -30,6 +30,7 @@ DEFAULTS = {
     "StreamsInterface": "xattr",
     "FireSetFileSizeOnWrite": "True",
     "PosixDelete": "False",
+    "SupportExchange": "False",
     "AllowOther": str(os.geteuid() == 0),
     "DefaultPermissions": "True",
     "ReadAhead": "1048576",

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cbfsconnect import constants as c
-from cbfsconnect.constants import ROOT_FILE_ID
 from cbfsconnect.engine.attributes import Attributes, nonsense_in
 from cbfsconnect.engine.deletion import Deletion
 from cbfsconnect.engine.handles import HandleTable
@@ -34,7 +33,6 @@ from cbfsconnect.events import (
     HandlerTable,
 )
 from cbfsconnect.fuse import wire
-from cbfsconnect.fuse.abi import ROOT_ID
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.options import Options
@@ -71,6 +69,7 @@ class Engine:
         self.locks = LockTable(self)
         self.link_pages = LinkPages()
         self.valid_s, self.valid_ns = _validity(options)
+        self.reserved = options.reserved
         self.fsencode = os.fsencode
 
     # --- firing events -------------------------------------------------------------------------
@@ -165,31 +164,29 @@ class Engine:
         except (TypeError, ValueError) as error:
             problem = nonsense_in(params) or str(error)
             return self.nonsense("on_get_file_info", parent.prefix + name, problem)
+        return self.node_reply(unique, node, parent.prefix + name, params)
+
+    def node_reply(
+        self, unique: int, node: Node, path: str, params: CBFSGetFileInfoEventParams
+    ) -> bytes | int:
+        """Name a node to the kernel that is counted for this already."""
         try:
             attr = self.attr(node, params)
             s, ns = self.valid_s, self.valid_ns
-            reply = wire.entry(unique, node.id, 0, s, ns, s, ns, attr)
+            return wire.entry(unique, node.id, 0, s, ns, s, ns, attr)
         except (struct.error, ValueError) as error:
-            self.nodes.drop_unused(node)
-            problem = nonsense_in(params) or str(error)
-            return self.nonsense("on_get_file_info", parent.prefix + name, problem)
-        node.lookups += 1
-        return reply
+            self.nodes.release(node)
+            return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(error))
 
     def identify(self, parent: Directory, name: str, params: Any) -> Node:
-        """The node that a name stands for, a new one when the item is another than before."""
+        """The node that a name stands for, counted as looked up: release what is not told."""
         kind = self.attributes.mode_of(params) & 0o170000
         file_id = params.file_id if self.options.stable_ids else 0
-        child = parent.children.get(name)
-        if child is None or child.kind != kind:
-            return self.nodes.add(parent, name, kind, file_id)
-        if not file_id or child.id in (file_id, ROOT_ID) or child.id >> 63:
-            return child
-        return self.nodes.add(parent, name, kind, file_id)
+        return self.nodes.take(parent, name, kind, file_id)
 
-    def file_id_of(self, node: Node) -> int:
-        """The id by which the drive knows a node: its file id, where it gives any."""
-        return ROOT_FILE_ID if node is self.nodes.root else node.id
+    def cannot_be_named(self, name: str) -> bool:
+        """Whether a name has characters that would mean something else in the drive's paths."""
+        return any(character in name for character in self.reserved)
 
     def new_item_gid(self, parent: Directory, gid: int) -> int:
         """The group of a new item: its creator's, or that of a set-group-ID directory."""

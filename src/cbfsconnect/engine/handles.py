@@ -90,6 +90,10 @@ class Handle:
         self.uid = request.uid
 
 
+_next_id = itertools.count(1).__next__
+"""No id is used twice in a process: a program may still use a handle of media that is out."""
+
+
 class HandleTable:
     """All handles by id, and the firing of open, cleanup and close."""
 
@@ -98,7 +102,6 @@ class HandleTable:
         self._on = engine.on
         self._fire_all = engine.options.fire_all_open_close_events
         self._handles: dict[int, Handle] = {}
-        self._next = itertools.count(1).__next__
         self.get = self._handles.get
 
     def __len__(self) -> int:
@@ -145,7 +148,7 @@ class HandleTable:
 
     def add(self, node: Node, state: OpenState, request: Request) -> Handle:
         """Make a handle that is not counted as open yet, for the event that may refuse it."""
-        handle = Handle(self._next(), node, state, request)
+        handle = Handle(_next_id(), node, state, request)
         self._handles[handle.id] = handle
         if self._fire_all:
             # Asked later, the process may be gone and its id with it.

@@ -7,7 +7,9 @@ is one concatenation; renaming a directory renews those of the directories below
 
 from __future__ import annotations
 
+import itertools
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 from cbfsconnect.constants import ROOT_FILE_ID
@@ -92,14 +94,19 @@ class Directory(Node):
 
 
 class NodeTable:
-    """All nodes by id, with the rules of naming and forgetting."""
+    """All nodes by id, with the rules of naming and forgetting.
+
+    Several workers look names up and forget them at the same time, so whatever changes the table
+    or a count of look-ups does it under one lock. `take` counts what it gives: a node that is about
+    to be named to the kernel cannot be dropped by a FORGET that comes meanwhile.
+    """
 
     def __init__(self, separator: str) -> None:
         self.separator = separator
         self.root = Directory(ROOT_ID, None, "", separator)
         self.root.lookups = 1
         self._nodes: dict[int, Node] = {ROOT_ID: self.root}
-        self._last = _INVENTED
+        self._mutex = threading.Lock()
         self.get = self._nodes.get
 
     def __len__(self) -> int:
@@ -108,18 +115,102 @@ class NodeTable:
     def __iter__(self) -> Iterator[Node]:
         return iter(list(self._nodes.values()))
 
-    def add(self, parent: Directory, name: str, kind: int, file_id: int) -> Node:
-        """Make the node of a name, or give the existing one that has this `file_id`.
+    def take(self, parent: Directory, name: str, kind: int, file_id: int) -> Node:
+        """The node of a name, looked up once more; a new one when another item has the name now.
 
-        `file_id` 0: the drive has none (or its ids are not to be trusted), one is invented.
+        `file_id` 0: the drive has none (or its ids are not to be trusted), one is invented. A file
+        whose id is known already gets one more name.
         """
-        node_id = self._id_for(file_id)
+        with self._mutex:
+            node = parent.children.get(name)
+            if node is None or node.kind != kind or not _may_have_id(node, file_id):
+                node = self._add(parent, name, kind, file_id)
+            node.lookups += 1
+            return node
+
+    def hold(self, node: Node) -> Node:
+        """Look a node up once more, for the time of a request."""
+        with self._mutex:
+            node.lookups += 1
+        return node
+
+    def release(self, node: Node, count: int = 1) -> None:
+        """Take look-ups back: at none, an unused node goes."""
+        if node is self.root:
+            return
+        with self._mutex:
+            node.lookups -= count
+            self._drop_unused(node)
+
+    def forget(self, node_id: int, count: int) -> None:
+        """The kernel has forgotten `count` look-ups."""
+        node = self._nodes.get(node_id)
+        if node is not None:
+            self.release(node, count)
+
+    def drop_unused(self, node: Node) -> None:
+        """Let a node go that neither the kernel nor a handle needs."""
+        with self._mutex:
+            self._drop_unused(node)
+
+    def add_name(self, node: Node, parent: Directory, name: str) -> None:
+        """Give the node one more name."""
+        with self._mutex:
+            self._add_name(node, parent, name)
+
+    def prefer(self, node: Node, parent: Directory, name: str) -> None:
+        """Make this name the one that the node's path shows."""
+        with self._mutex:
+            if node.further and (parent, name) in node.further:
+                rest = [n for n in node.further if n != (parent, name)]
+                node.further = [(node.parent, node.name), *rest]
+                node.parent, node.name = parent, name
+
+    def remove_name(self, parent: Directory, name: str) -> None:
+        """Take the name off its node. The node keeps its last name for its path."""
+        with self._mutex:
+            self._remove_name(parent, name)
+
+    def rename(self, parent: Directory, name: str, new_parent: Directory, new_name: str) -> None:
+        """Move a name; whatever had the new name loses it."""
+        with self._mutex:
+            node = parent.children.pop(name, None)
+            if node is None:
+                return
+            if (node.parent, node.name) == (parent, name):
+                node.parent, node.name = new_parent, new_name
+            else:
+                others = [n for n in node.further or () if n != (parent, name)]
+                node.further = [*others, (new_parent, new_name)]
+            self._take_name(node, new_parent, new_name)
+            if isinstance(node, Directory):
+                node.renew_prefix(self.separator)
+            self._drop_unused(parent)
+
+    def exchange(self, one: tuple[Directory, str], other: tuple[Directory, str]) -> None:
+        """Swap what two names stand for."""
+        with self._mutex:
+            for_one, for_other = other[0].children.pop(other[1]), one[0].children.pop(one[1])
+            for node, old, new in ((for_one, other, one), (for_other, one, other)):
+                if (node.parent, node.name) == old:
+                    node.parent, node.name = new
+                else:
+                    node.further = [new if n == old else n for n in node.further or ()]
+                new[0].children[new[1]] = node
+            for node in (for_one, for_other):
+                if isinstance(node, Directory):
+                    node.renew_prefix(self.separator)
+
+    # --- with the lock held --------------------------------------------------------------------
+
+    def _add(self, parent: Directory, name: str, kind: int, file_id: int) -> Node:
+        node_id = file_id if 0 < file_id < _INVENTED and file_id not in _RESERVED else _invent()
         known = self._nodes.get(node_id)
         if known is not None and known.kind == kind and kind != stat.S_IFDIR and known.is_named:
-            self.add_name(known, parent, name)
+            self._add_name(known, parent, name)
             return known
         if known is not None:
-            node_id = self._invent()
+            node_id = _invent()
         node = (
             Directory(node_id, parent, name, self.separator)
             if kind == stat.S_IFDIR
@@ -129,8 +220,7 @@ class NodeTable:
         self._take_name(node, parent, name)
         return node
 
-    def add_name(self, node: Node, parent: Directory, name: str) -> None:
-        """Give the node one more name."""
+    def _add_name(self, node: Node, parent: Directory, name: str) -> None:
         if parent.children.get(name) is node:
             return
         if node.parent.children.get(node.name) is not node:
@@ -139,15 +229,13 @@ class NodeTable:
             node.further = [*(node.further or ()), (parent, name)]
         self._take_name(node, parent, name)
 
-    def prefer(self, node: Node, parent: Directory, name: str) -> None:
-        """Make this name the one that the node's path shows."""
-        if node.further and (parent, name) in node.further:
-            rest = [n for n in node.further if n != (parent, name)]
-            node.further = [(node.parent, node.name), *rest]
-            node.parent, node.name = parent, name
+    def _take_name(self, node: Node, parent: Directory, name: str) -> None:
+        before = parent.children.get(name)
+        if before is not None and before is not node:
+            self._remove_name(parent, name)
+        parent.children[name] = node
 
-    def remove_name(self, parent: Directory, name: str) -> None:
-        """Take the name off its node. The node keeps its last name for its path."""
+    def _remove_name(self, parent: Directory, name: str) -> None:
         node = parent.children.pop(name, None)
         if node is None:
             return
@@ -156,46 +244,9 @@ class NodeTable:
         elif node.further:
             (node.parent, node.name), *rest = node.further
             node.further = rest or None
-        self.drop_unused(node)
+        self._drop_unused(node)
 
-    def rename(self, parent: Directory, name: str, new_parent: Directory, new_name: str) -> None:
-        """Move a name; whatever had the new name loses it."""
-        node = parent.children.pop(name, None)
-        if node is None:
-            return
-        if (node.parent, node.name) == (parent, name):
-            node.parent, node.name = new_parent, new_name
-        else:
-            others = [n for n in node.further or () if n != (parent, name)]
-            node.further = [*others, (new_parent, new_name)]
-        self._take_name(node, new_parent, new_name)
-        if isinstance(node, Directory):
-            node.renew_prefix(self.separator)
-
-    def exchange(self, one: tuple[Directory, str], other: tuple[Directory, str]) -> None:
-        """Swap what two names stand for."""
-        for_one, for_other = other[0].children.pop(other[1]), one[0].children.pop(one[1])
-        for node, old, new in ((for_one, other, one), (for_other, one, other)):
-            if (node.parent, node.name) == old:
-                node.parent, node.name = new
-            else:
-                node.further = [new if n == old else n for n in node.further or ()]
-            new[0].children[new[1]] = node
-        for node in (for_one, for_other):
-            if isinstance(node, Directory):
-                node.renew_prefix(self.separator)
-
-    def forget(self, node_id: int, count: int) -> None:
-        """Subtract `count` look-ups: at none, an unused node goes."""
-        node = self._nodes.get(node_id)
-        if node is None or node is self.root:
-            return
-        node.lookups -= count
-        if node.lookups <= 0:
-            self.drop_unused(node)
-
-    def drop_unused(self, node: Node) -> None:
-        """Let a node go that neither the kernel nor a handle needs."""
+    def _drop_unused(self, node: Node) -> None:
         if node.lookups > 0 or node.open is not None or node is self.root:
             return
         if isinstance(node, Directory) and node.children:
@@ -205,19 +256,15 @@ class NodeTable:
         for parent, name in node.names:
             if parent.children.get(name) is node:
                 del parent.children[name]
-                self.drop_unused(parent)
+                self._drop_unused(parent)
 
-    def _take_name(self, node: Node, parent: Directory, name: str) -> None:
-        before = parent.children.get(name)
-        if before is not None and before is not node:
-            self.remove_name(parent, name)
-        parent.children[name] = node
 
-    def _id_for(self, file_id: int) -> int:
-        if file_id in (0, ROOT_ID, ROOT_FILE_ID) or not 0 < file_id < _INVENTED:
-            return self._invent()
-        return file_id
+_RESERVED = (ROOT_ID, ROOT_FILE_ID)
+_invent = itertools.count(_INVENTED + 1).__next__
+"""Invented ids are never used twice in a process, not even by another drive: the kernel may still
+ask for an item of media that is out."""
 
-    def _invent(self) -> int:
-        self._last += 1
-        return self._last
+
+def _may_have_id(node: Node, file_id: int) -> bool:
+    """Whether the item that the drive calls `file_id` can be the one that the node stands for."""
+    return not file_id or node.id == file_id or node.id >= _INVENTED or node.id == ROOT_ID

@@ -33,6 +33,8 @@ class Options:
     unlock_all: bool = False
     separator: str = "/"
     stream_separator: str = ":"
+    xattr_streams: bool = True
+    """Named streams are `user.*` extended attributes."""
     windows_streams: bool = False
     """File names with a colon are passed on, as names of streams."""
     sector_size: int = 512
@@ -42,6 +44,18 @@ class Options:
     uid: int = 0
     gid: int = 0
     """Owner of items for which the handler gives none."""
+
+    @property
+    def reserved(self) -> str:
+        """Characters that the names of files cannot have, since they mean something in paths."""
+        separator = self.separator if self.separator != "/" else ""
+        streams = self.use_alternate_data_streams and not self.windows_streams
+        return separator + (self.stream_separator if streams else "").replace("\0", "")
+
+    @property
+    def stream_xattrs(self) -> bool:
+        """Whether named streams are extended attributes."""
+        return self.use_alternate_data_streams and self.xattr_streams
 
     @property
     def stable_ids(self) -> bool:

@@ -110,6 +110,8 @@ def link(engine: Engine, worker: Worker, request: Request) -> Reply:
     if not engine.options.use_hard_links or engine.on.on_create_hard_link is None:
         return errno.EPERM
     name = text(request.name)
+    if engine.reserved and engine.cannot_be_named(name):
+        return errno.EINVAL
     engine.order.enter(node.id, node, worker)
     try:
         error = engine.deletion.free_name(parent, name)
@@ -179,6 +181,8 @@ def _make(
         return errno.EROFS
     if len(request.name) > engine.options.max_file_name_length:
         return errno.ENAMETOOLONG
+    if engine.reserved and engine.cannot_be_named(name):
+        return errno.EINVAL
     error = engine.deletion.free_name(parent, name)
     if error:
         return error
@@ -216,22 +220,29 @@ def _open_existing(engine: Engine, request: Request, parent: Directory, name: st
     if isinstance(params, int):
         return params
     node = engine.identify(parent, name, params)
-    return engine.handles.open(node, access.of_open(request.body.flags, False), request)
+    handle = engine.handles.open(node, access.of_open(request.body.flags, False), request)
+    engine.nodes.release(node)
+    return handle
 
 
 def _adopt(
     engine: Engine, parent: Directory, name: str, handle: Handle
 ) -> CBFSGetFileInfoEventParams | int:
-    """Ask for the new item's information and give its handle the node that the kernel will know."""
-    params = engine.info(parent.prefix + name, handle.node)
+    """Ask for the new item's information, and give its handle the node that is told to the kernel.
+
+    The node is counted as looked up. On failure the handle is closed.
+    """
+    path = parent.prefix + name
+    params = engine.info(path, handle.node)
     if isinstance(params, int):
+        engine.handles.close(handle)
         return params
-    if handle.node.id == 0:
-        try:
-            node = engine.identify(parent, name, params)
-        except (TypeError, ValueError) as error:
-            problem = nonsense_in(params) or str(error)
-            return engine.nonsense("on_get_file_info", parent.prefix + name, problem)
+    try:
+        node = engine.identify(parent, name, params)
+    except (TypeError, ValueError) as error:
+        engine.handles.close(handle)
+        return engine.nonsense("on_get_file_info", path, nonsense_in(params) or str(error))
+    if handle.node is not node:
         handle.node = node
         node.open = handle.state
     return params
@@ -242,21 +253,19 @@ def _created_reply(
 ) -> Reply:
     params = _adopt(engine, parent, name, handle)
     if isinstance(params, int):
-        engine.handles.close(handle)
         return params
     node = handle.node
     s, ns = engine.valid_s, engine.valid_ns
     try:
         attr = engine.attr(node, params)
-        reply = wire.created(
+        return wire.created(
             request.unique, node.id, 0, s, ns, s, ns, attr, handle.id, open_flags(engine, node)
         )
     except (struct.error, ValueError) as error:
         engine.handles.close(handle)
+        engine.nodes.release(node)
         problem = nonsense_in(params) or str(error)
         return engine.nonsense("on_get_file_info", parent.prefix + name, problem)
-    node.lookups += 1
-    return reply
 
 
 def _entry_of_new(
@@ -265,14 +274,10 @@ def _entry_of_new(
     """Close what was made, and name it to the kernel."""
     params = _adopt(engine, parent, name, handle)
     if isinstance(params, int):
-        engine.handles.close(handle)
         return params
     node = handle.node
-    node.lookups += 1  # so that closing does not drop it
     engine.handles.close(handle)
-    reply = engine.entry_reply(request.unique, parent, name, params)
-    engine.nodes.forget(node.id, 1)
-    return reply
+    return engine.node_reply(request.unique, node, parent.prefix + name, params)
 
 
 def _undo(engine: Engine, handle: Handle, error: int) -> int:

@@ -130,12 +130,10 @@ def _add(
         s, ns = engine.valid_s, engine.valid_ns
         added = buffer.add_plus(child.id, 0, s, ns, s, ns, attr, after, mode >> 12, listing.name)
     except BaseException:
-        engine.nodes.drop_unused(child)
+        engine.nodes.release(child)
         raise
-    if added:
-        child.lookups += 1
-    else:
-        engine.nodes.drop_unused(child)
+    if not added:
+        engine.nodes.release(child)
     return added
 
 

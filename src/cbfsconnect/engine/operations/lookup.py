@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from cbfsconnect.constants import ROOT_FILE_ID
 from cbfsconnect.engine.deletion import is_hidden
 from cbfsconnect.engine.ids import path_of_id
 from cbfsconnect.engine.nodes import Directory, Node
@@ -30,6 +29,8 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
     if parent.__class__ is not Directory:
         return errno.ESTALE if parent is None else errno.ENOTDIR
     name = text(request.name)
+    if engine.reserved and engine.cannot_be_named(name):
+        return errno.ENOENT
     child = parent.children.get(name)
     key = -request.unique if child is None else child.id
     engine.order.enter(key, parent if child is None else child, worker)
@@ -77,8 +78,12 @@ def _real_name(parent: Directory, name: str, real: str) -> str:
 def _lookup_by_handle(engine: Engine, worker: Worker, request: Request) -> Reply:
     """open_by_handle_at(2) and NFS: the item of a file id that the kernel knew once ("."), or the
     directory it is in ("..")."""
-    node = engine.nodes.get(request.nodeid) or _resolve_id(engine, request.nodeid)
+    node = engine.nodes.get(request.nodeid)
+    taken: list[Node] = []
     if node is None:
+        node = _resolve_id(engine, request.nodeid, taken)
+    if node is None:
+        _release(engine, taken)
         return errno.ESTALE
     if request.name == b"..":
         node = node.parent
@@ -88,18 +93,16 @@ def _lookup_by_handle(engine: Engine, worker: Worker, request: Request) -> Reply
         if isinstance(params, int):
             return errno.ESTALE if params == errno.ENOENT else params
         if node is engine.nodes.root:
-            s, ns = engine.valid_s, engine.valid_ns
-            return wire.entry(request.unique, 1, 0, s, ns, s, ns, engine.attr(node, params))
+            return engine.node_reply(request.unique, node, node.path, params)
         return engine.entry_reply(request.unique, node.parent, node.name, params)
     finally:
         engine.order.leave(node.id)
+        _release(engine, taken)
 
 
-def _resolve_id(engine: Engine, node_id: int) -> Node | None:
-    """Find the item of an id, and make nodes of all directories on its path."""
-    if not engine.options.stable_ids:
-        return None
-    path = path_of_id(engine, node_id)
+def _resolve_id(engine: Engine, node_id: int, taken: list[Node]) -> Node | None:
+    """Find the item of an id by its path; the nodes that this makes are `taken` until released."""
+    path = path_of_id(engine, node_id) if engine.options.stable_ids else None
     if path is None:
         return None
     node: Node = engine.nodes.root
@@ -108,14 +111,14 @@ def _resolve_id(engine: Engine, node_id: int) -> Node | None:
             continue
         if not isinstance(node, Directory):
             return None
-        child = node.children.get(name)
-        if child is None:
-            params = engine.info(node.prefix + name, None)
-            if isinstance(params, int):
-                return None
-            child = engine.identify(node, name, params)
-        node = child
-    if node.id != node_id and node_id != ROOT_FILE_ID:
-        engine.nodes.drop_unused(node)
-        return None
-    return node
+        params = engine.info(node.prefix + name, node.children.get(name))
+        if isinstance(params, int):
+            return None
+        node = engine.identify(node, name, params)
+        taken.append(node)
+    return node if node.id == node_id else None
+
+
+def _release(engine: Engine, taken: list[Node]) -> None:
+    for node in reversed(taken):
+        engine.nodes.release(node)

@@ -42,6 +42,7 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
         return error or wire.empty(request.unique)
     finally:
         engine.order.leave(child.id)
+        engine.nodes.release(child)
 
 
 @serves(Opcode.RENAME, Opcode.RENAME2)
@@ -61,15 +62,20 @@ def rename(engine: Engine, worker: Worker, request: Request) -> Reply:
     if len(request.name2) > engine.options.max_file_name_length:
         return errno.ENAMETOOLONG
     name, new_name = text(request.name), text(request.name2)
+    if engine.reserved and engine.cannot_be_named(new_name):
+        return errno.EINVAL
     node = _child(engine, parent, name)
     if isinstance(node, int):
         return node
-    # The kernel has looked the target up: what has no node does not exist.
-    target = new_parent.children.get(new_name)
-    if flags & _NOREPLACE and target is not None and not is_hidden(target):
-        return errno.EEXIST
-    move = _Move(engine, request, node, parent, name, new_parent, new_name, target)
-    return _in_order(engine, worker, move, bool(flags & _EXCHANGE))
+    try:
+        # The kernel has looked the target up: what has no node does not exist.
+        target = new_parent.children.get(new_name)
+        if flags & _NOREPLACE and target is not None and not is_hidden(target):
+            return errno.EEXIST
+        move = _Move(engine, request, node, parent, name, new_parent, new_name, target)
+        return _in_order(engine, worker, move, bool(flags & _EXCHANGE))
+    finally:
+        engine.nodes.release(node)
 
 
 class _Move:
@@ -182,10 +188,10 @@ def _in_order(engine: Engine, worker: Worker, move: _Move, exchange: bool) -> Re
 
 
 def _child(engine: Engine, parent: Directory, name: str) -> Node | int:
-    """The node of a name, made when the kernel has forgotten it; an errno when there is none."""
+    """The node of a name, held until it is released; an errno when there is none."""
     child = parent.children.get(name)
     if child is not None:
-        return child
+        return engine.nodes.hold(child)
     params = engine.info(parent.prefix + name, None)
     if isinstance(params, int):
         return params

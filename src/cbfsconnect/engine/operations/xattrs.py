@@ -45,7 +45,7 @@ def get(engine: Engine, worker: Worker, request: Request) -> Reply:
     engine.order.enter(node.id, node, worker)
     try:
         value: bytes | int = errno.EOPNOTSUPP
-        if name.startswith(_STREAM) and engine.options.use_alternate_data_streams:
+        if name.startswith(_STREAM) and engine.options.stream_xattrs:
             value = Streams(engine, node, request).get(name[len(_STREAM) :], limit)
         elif name.startswith(HARD_LINKS) and engine.options.use_hard_links:
             value = hard_links_page(engine, node, request, name)
@@ -71,7 +71,7 @@ def set_(engine: Engine, worker: Worker, request: Request) -> Reply:
     engine.order.enter(node.id, node, worker)
     try:
         error = errno.EOPNOTSUPP
-        if name.startswith(_STREAM) and engine.options.use_alternate_data_streams:
+        if name.startswith(_STREAM) and engine.options.stream_xattrs:
             streams = Streams(engine, node, request)
             error = streams.set(name[len(_STREAM) :], data, request.body.flags)
         elif name == _REPARSE and engine.options.use_reparse_points:
@@ -87,7 +87,7 @@ def list_(engine: Engine, worker: Worker, request: Request) -> Reply:
     node = engine.nodes.get(request.nodeid)
     if node is None:
         return errno.ESTALE
-    if not engine.options.use_alternate_data_streams:
+    if not engine.options.stream_xattrs:
         return errno.ENOSYS if not _any_use(engine) else _sized(request.unique, b"", 0)
     engine.order.enter(node.id, node, worker)
     try:
@@ -112,7 +112,7 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
     engine.order.enter(node.id, node, worker)
     try:
         error = errno.EOPNOTSUPP
-        if name.startswith(_STREAM) and engine.options.use_alternate_data_streams:
+        if name.startswith(_STREAM) and engine.options.stream_xattrs:
             error = Streams(engine, node, request).remove(name[len(_STREAM) :])
         elif name == _REPARSE and engine.options.use_reparse_points:
             error = _remove_reparse_data(engine, node, request)
@@ -145,9 +145,7 @@ def _on_opened(
 
 def _any_use(engine: Engine) -> bool:
     options = engine.options
-    return (
-        options.use_alternate_data_streams or options.use_hard_links or options.use_reparse_points
-    )
+    return options.stream_xattrs or options.use_hard_links or options.use_reparse_points
 
 
 def _sized(unique: int, value: bytes | int, limit: int) -> Reply:
