@@ -12,7 +12,7 @@ from cbfsconnect.settings import SETTINGS, ChangeRule, Setting, Settings
 
 DEFAULTS = {
     "AllowOriginatorBufferMapping": "True",
-    "AllowReadOutsideEof": "False",
+    "AllowReadOutsideEof": "True",
     "ClusterSize": "4096",
     "CorrectAllocationSizes": "False",
     "FastRenameMove": "True",
