@@ -15,7 +15,9 @@ from typing import ClassVar
 
 from cbfsconnect import constants as c
 from cbfsconnect import lifetime
+from cbfsconnect.engine import changes
 from cbfsconnect.engine.engine import STUCK_AFTER_S, Engine
+from cbfsconnect.engine.notifier import Notifier
 from cbfsconnect.engine.session import Session, forget_names
 from cbfsconnect.errors import (
     ERROR_ACCESS_DENIED,
@@ -65,6 +67,7 @@ class CBFS(Originators):
         self._expected_end = False
         self._gone = threading.Event()
         self._gone.set()
+        self._notifier = Notifier(self._send)
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -258,8 +261,36 @@ class CBFS(Originators):
         self._finish_session()
         if self._active:
             self._take_media_out()
+        self._notifier.stop()
         self._storage = False
         self._gone.set()
+
+    # --- changes behind the drive --------------------------------------------------------------
+
+    def notify_directory_change(self, file_name: str, action: int, wait: bool = False) -> bool:
+        """Say that an item changed other than through the drive, so that the kernel asks anew.
+
+        `action` is one CBFS_NOTIFY_FLAG_…. `wait` returns when the kernel has forgotten what it
+        knew; inside a handler it cannot be waited for, and the call returns at once. False when
+        the drive is mounted nowhere.
+        """
+        self._need_media("notify_directory_change")
+        if action & ~c.CBFS_NOTIFY_FLAG_SKIP_LOCKED_FILE not in changes.ACTIONS:
+            raise CBFSConnectError(
+                ERROR_INVALID_PARAMETER, f"action {action:#x} is no CBFS_NOTIFY_FLAG_…"
+            )
+        engine, session = self._engine, self._session
+        if engine is None or session is None:
+            return False
+        if action & c.CBFS_NOTIFY_FLAG_SKIP_LOCKED_FILE and engine.locks.any_on(file_name):
+            return True
+        told = changes.notices(engine, file_name, action & ~c.CBFS_NOTIFY_FLAG_SKIP_LOCKED_FILE)
+        if wait and not self._in_event():
+            for message in told:
+                session.send(message)
+        else:
+            self._notifier.put(told)
+        return True
 
     def wait(self, timeout: float | None = None) -> bool:
         """Linux extension: wait until the drive is deleted or somebody unmounts it.
@@ -389,6 +420,12 @@ class CBFS(Originators):
         if not self._storage:
             raise CBFSConnectError(
                 ERROR_INVALID_STATE, f"there is no drive: call create_storage before {method}"
+            )
+
+    def _need_media(self, method: str) -> None:
+        if not self._active:
+            raise CBFSConnectError(
+                ERROR_INVALID_STATE, f"no media is mounted: call mount_media before {method}"
             )
 
     def _point(self, index: int) -> MountingPoint:

@@ -94,6 +94,10 @@ class LockTable:
             self._cut(node, wanted)
             self._grant(node)
 
+    def any_on(self, path: str) -> bool:
+        """Whether ranges of a file are locked."""
+        return any(node.path == path for node in list(self._held))
+
     def cancel(self, unique: int) -> Lock | None:
         """Take back a request that waits; None when it waits no more."""
         return self._waiting.pop(unique, None)

@@ -388,7 +388,7 @@ def inval_entry(parent: int, name: bytes, flags: int = 0) -> bytes:
 
 
 def delete(parent: int, child: int, name: bytes) -> bytes:
-    """Tell that *name*, which was node *child*, was removed (inotify reports it)."""
+    """Tell that *name*, which was node *child*, was removed; who watches the item is told."""
     size, pack = _DELETE
     fixed = pack(size + len(name) + 1, NotifyCode.DELETE, 0, parent, child, len(name), 0)
     return b"".join((fixed, name, b"\0"))

@@ -1,0 +1,74 @@
+"""Changes behind the kernel's back: what it must forget when the program tells of one.
+
+While the kernel writes data back later, it trusts its own size and times of a file more than the
+drive's for as long as it knows the inode. So a file that changed, and that nobody has open, becomes
+a new inode: its node loses the name, and the next look-up makes another one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cbfsconnect import constants as c
+from cbfsconnect.engine.nodes import Directory
+from cbfsconnect.fuse import wire
+
+if TYPE_CHECKING:
+    from cbfsconnect.engine.engine import Engine
+    from cbfsconnect.engine.nodes import Node
+
+ACTIONS = {
+    c.CBFS_NOTIFY_FLAG_ADDED,
+    c.CBFS_NOTIFY_FLAG_REMOVED,
+    c.CBFS_NOTIFY_FLAG_MODIFIED,
+    c.CBFS_NOTIFY_FLAG_METADATA_MODIFIED,
+    c.CBFS_NOTIFY_FLAG_ALLOCATION_SIZE_MODIFIED,
+    c.CBFS_NOTIFY_FLAG_MODIFIED_NOT_INVALIDATE,
+    c.CBFS_NOTIFY_FLAG_RENAMED,
+}
+_OF_DATA = (c.CBFS_NOTIFY_FLAG_MODIFIED, c.CBFS_NOTIFY_FLAG_MODIFIED_NOT_INVALIDATE)
+_ATTRIBUTES_ONLY = -1
+
+
+def notices(engine: Engine, path: str, action: int) -> list[bytes]:
+    """The notifications that a change calls for; none when the kernel knows nothing of the item."""
+    found = _find(engine, path)
+    if found is None:
+        return []
+    parent, name = found
+    child = parent.children.get(name)
+    encoded = engine.fsencode(name)
+    if not name:
+        return [wire.inval_inode(parent.id, _ATTRIBUTES_ONLY)]
+    if action in (c.CBFS_NOTIFY_FLAG_ADDED, c.CBFS_NOTIFY_FLAG_RENAMED) or child is None:
+        told = [wire.inval_entry(parent.id, encoded)]
+    elif action == c.CBFS_NOTIFY_FLAG_REMOVED:
+        told = [wire.delete(parent.id, child.id, encoded)]
+        engine.nodes.remove_name(parent, name)
+    else:
+        return _of_modified(engine, parent, name, child, action in _OF_DATA)
+    return [*told, wire.inval_inode(parent.id, _ATTRIBUTES_ONLY)]
+
+
+def _of_modified(
+    engine: Engine, parent: Directory, name: str, child: Node, data: bool
+) -> list[bytes]:
+    told = [wire.inval_inode(child.id, 0 if data else _ATTRIBUTES_ONLY)]
+    state = child.open
+    if state is not None:
+        state.size = None
+    unused = state is None or state.unflushed == 0
+    if unused and engine.options.write_back and not isinstance(child, Directory):
+        engine.nodes.remove_name(parent, name)
+        told.append(wire.inval_entry(parent.id, engine.fsencode(name)))
+    return told
+
+
+def _find(engine: Engine, path: str) -> tuple[Directory, str] | None:
+    """The directory that has the item, and the item's name in it ("" for the root)."""
+    *parents, name = path.split(engine.options.separator)
+    node: Node | None = engine.nodes.root
+    for part in parents:
+        if part:
+            node = node.children.get(part) if isinstance(node, Directory) else None
+    return (node, name) if isinstance(node, Directory) else None
