@@ -127,12 +127,12 @@ def _set_attributes(engine: Engine, node: Node, handle: Handle, body: Any) -> in
     valid = body.valid
     mode = body.mode & 0o7777 if valid & abi.FATTR_MODE else None
     attributes = 0
-    if mode is not None or (valid & _OWNER and node.kind == stat.S_IFREG):
+    if mode is not None or (valid & _OWNER and node.kind != stat.S_IFDIR):
         params = engine.info(node.path, node)
         if isinstance(params, int):
             return params
         if mode is None:
-            # chown(2) takes the set-ID bits away, whoever does it.
+            # chown(2) takes the set-ID bits of all but directories away, whoever does it.
             before = engine.attributes.mode_of(params)
             after = without_privileges(before)
             mode = after & 0o7777 if after != before else None

@@ -28,6 +28,8 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
     parent = engine.nodes.get(request.nodeid)
     if parent.__class__ is not Directory:
         return errno.ESTALE if parent is None else errno.ENOTDIR
+    if len(request.name) > engine.options.max_file_name_length:
+        return errno.ENAMETOOLONG
     name = text(request.name)
     if engine.reserved and engine.cannot_be_named(name):
         return errno.ENOENT
