@@ -11,6 +11,7 @@ gone. They are `on_cleanup_file` and `on_close_file`.
 
 from __future__ import annotations
 
+import errno
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,8 @@ class HandleTable:
         """Open an existing item, with `on_open_file` where it is due; an errno when refused."""
         state = node.open
         first = state is None
+        if first and node.id and node.is_gone:
+            return errno.ESTALE  # open(2) then looks the name up anew
         handle = self.add(node, OpenState() if state is None else state, request)
         if first or self._fire_all:
             error = self._fire_open(handle, access)

@@ -51,6 +51,16 @@ class Node:
         return self.parent.children.get(self.name) is self
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the item is deleted and nobody has it open: its path may be another's now.
+
+        The kernel knows it a little longer, and may even set the times of what it cached of it.
+        """
+        if self.open is not None or self.parent.children.get(self.name) is self:
+            return False
+        return self.parent is not self
+
+    @property
     def names(self) -> list[tuple[Directory, str]]:
         """Every directory and name under which the kernel knows the item."""
         return [(self.parent, self.name), *(self.further or ())]

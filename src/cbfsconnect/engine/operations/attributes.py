@@ -41,6 +41,8 @@ def getattr_(engine: Engine, worker: Worker, request: Request) -> Reply:
         return errno.ESTALE
     engine.order.enter(node.id, node, worker)
     try:
+        if node.is_gone:
+            return errno.ESTALE
         return engine.attr_reply(request.unique, node, node.path)
     finally:
         engine.order.leave(node.id)
@@ -54,6 +56,8 @@ def statx(engine: Engine, worker: Worker, request: Request) -> Reply:
         return errno.ESTALE
     engine.order.enter(node.id, node, worker)
     try:
+        if node.is_gone:
+            return errno.ESTALE
         params = engine.info(node.path, node)
         if isinstance(params, int):
             return params
