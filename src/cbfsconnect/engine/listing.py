@@ -23,7 +23,8 @@ class Listing:
 
     `params` holds the current entry, when `found`; `name` is its encoded name. `position` counts
     the entries that were handed on, "." and ".." among them; `held` says that the current entry
-    did not fit into the last reply and comes first in the next.
+    did not fit into the last reply and comes first in the next. `error` is an errno that came after
+    entries which had to be handed on first.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Listing:
         "_over",
         "_restart",
         "_running",
+        "error",
         "found",
         "held",
         "name",
@@ -53,6 +55,7 @@ class Listing:
             engine.options.use_case_sensitive_file_names,
             handle_context=handle.context,
         )
+        self.error = 0
         self.found = False
         self.held = False
         self.name = b""
@@ -64,6 +67,11 @@ class Listing:
         self._over = False
         self.held = False
         self.position = 0
+
+    def take_error(self) -> int:
+        """The errno that is due, once; the next request asks the handler again."""
+        error, self.error = self.error, 0
+        return error
 
     def advance(self) -> int:
         """Get the next entry from the handler: `found` says whether there is one. 0 or an errno."""

@@ -41,18 +41,19 @@ def readdir(engine: Engine, worker: Worker, request: Request) -> Reply:
         if listing is None:
             listing = handle.listing = Listing(engine, handle)
         buffer = wire.DirectoryBuffer(body.size)
-        error = _go_to(listing, body.offset)
+        error = listing.take_error() or _go_to(node, listing, body.offset)
         if not error:
             _add_dots(buffer, node, listing, plus)
             error = _fill(engine, node, listing, buffer, plus)
         if error and not len(buffer):
             return error
+        listing.error = error  # told after what was listed before it
         return buffer.message(request.unique)
     finally:
         engine.order.leave(node.id)
 
 
-def _go_to(listing: Listing, offset: int) -> int:
+def _go_to(node: Directory, listing: Listing, offset: int) -> int:
     """Bring the listing to where the reader wants to go on; 0 or an errno."""
     if offset == listing.position:
         return 0
@@ -60,7 +61,7 @@ def _go_to(listing: Listing, offset: int) -> int:
         listing.rewind()
     listing.position = max(listing.position, min(offset, 2))
     while listing.position < offset:
-        error = listing.advance()
+        error = _advance(node, listing)
         if error:
             return error
         if not listing.found:
@@ -68,6 +69,17 @@ def _go_to(listing: Listing, offset: int) -> int:
         listing.position += 1
     listing.held = False
     return 0
+
+
+def _advance(node: Directory, listing: Listing) -> int:
+    """Get the next entry that is not deleted for the kernel already; 0 or an errno."""
+    children = node.children
+    while True:
+        error = listing.advance()
+        if error or not listing.found:
+            return error
+        if not children or not is_hidden(children.get(listing.params.file_name)):
+            return 0
 
 
 def _add_dots(buffer: DirectoryBuffer, node: Directory, listing: Listing, plus: bool) -> None:
@@ -84,22 +96,19 @@ def _fill(
     engine: Engine, node: Directory, listing: Listing, buffer: DirectoryBuffer, plus: bool
 ) -> int:
     """Add entries until the buffer is full, or there are no more; 0 or an errno."""
-    children = node.children
     while True:
         if not listing.held:
-            error = listing.advance()
+            error = _advance(node, listing)
             if error or not listing.found:
                 return error
         listing.held = True
-        name = listing.params.file_name
-        if children and is_hidden(children.get(name)):
-            listing.held = False
-            continue
         try:
             added = _add(engine, node, listing, buffer, plus)
         except (struct.error, TypeError, ValueError) as error:
             problem = nonsense_in(listing.params) or str(error)
-            engine.nonsense("on_enumerate_directory", node.prefix + name, problem)
+            engine.nonsense(
+                "on_enumerate_directory", node.prefix + listing.params.file_name, problem
+            )
             listing.held = False
             continue
         if not added:
