@@ -8,6 +8,7 @@ contract leaves Linux open, `docs/semantics.md` says what is done.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 import time
@@ -43,6 +44,9 @@ from cbfsconnect.volume import check_volume, features_of, fire_volume_event, opt
 
 _SHORTEST_TIMEOUT_MS = 3000
 _READY_WITHIN_S = 10.0
+_LONGEST_WAIT_S = 1.0
+"""A signal that comes as a wait begins, or on another thread, does not end it: Python runs its
+handler when the main thread wakes. So it wakes now and then, and Ctrl-C always works."""
 _RELEASED_WITHIN_S = 1.0
 """The kernel tells of a closed file a moment later; so long a file may seem to be open still."""
 
@@ -298,7 +302,11 @@ class CBFS(Originators):
         `timeout` in seconds; False when it ran out.
         """
         self._refuse_in_event("call wait")
-        return self._gone.wait(timeout)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._gone.wait(max(0.0, min(_LONGEST_WAIT_S, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     # --- sessions ------------------------------------------------------------------------------
 
