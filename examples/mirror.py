@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -239,7 +240,8 @@ class Mirror:
         if e.file_name:
             os.fsync(e.file_context.data())
         else:
-            os.sync()
+            # Not os.sync(): that would write out this drive too, which waits for this handler.
+            subprocess.run(["sync", "-f", "--", self.folder], check=True)
 
     # --- names ---
 

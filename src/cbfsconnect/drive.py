@@ -96,9 +96,10 @@ def run(handlers: object, mountpoint: str | os.PathLike[str], **options: object)
 
     Options as in `mount`. Ctrl-C returns; SIGTERM raises `SystemExit`. Both unmount.
     """
-    drive = mount(handlers, mountpoint, **options)  # type: ignore[arg-type]
-    with drive, contextlib.suppress(KeyboardInterrupt):
-        drive.wait()
+    with contextlib.suppress(KeyboardInterrupt):
+        # Also a Ctrl-C that comes while the drive is being mounted.
+        with mount(handlers, mountpoint, **options) as drive:  # type: ignore[arg-type]
+            drive.wait()
 
 
 def _set_property(cbfs: CBFS, name: str, value: bool | int | str) -> None:

@@ -30,7 +30,7 @@ class Program:
     def __init__(self, *arguments: str | Path, mountpoint: Path, cwd: Path | None = None) -> None:
         self.mountpoint = mountpoint
         self._ended = False
-        self._command = [sys.executable, *map(str, arguments)]
+        self._command = [sys.executable, "-X", "faulthandler", *map(str, arguments)]
         self._process = subprocess.Popen(
             self._command,
             cwd=cwd,
@@ -56,7 +56,12 @@ class Program:
         self._ended = True
         if answer is None:
             self._process.send_signal(signal.SIGINT)
-        output, _ = self._process.communicate(answer, timeout=_DEADLINE_S)
+        try:
+            output, _ = self._process.communicate(answer, timeout=_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # says where every thread is
+            output, _ = self._process.communicate()
+            raise AssertionError(f"{self._command} did not end:\n{output}") from None
         assert self._process.returncode == 0, f"ended with {self._process.returncode}:\n{output}"
         assert not self._is_mounted(), f"{self.mountpoint} is mounted still:\n{output}"
         return output
