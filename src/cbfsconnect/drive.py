@@ -96,10 +96,12 @@ def run(handlers: object, mountpoint: str | os.PathLike[str], **options: object)
 
     Options as in `mount`. Ctrl-C returns; SIGTERM raises `SystemExit`. Both unmount.
     """
-    with contextlib.suppress(KeyboardInterrupt):
-        # Also a Ctrl-C that comes while the drive is being mounted.
-        with mount(handlers, mountpoint, **options) as drive:  # type: ignore[arg-type]
-            drive.wait()
+    # The first of the two also meets a Ctrl-C that comes while the drive is being mounted.
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        mount(handlers, mountpoint, **options) as drive,  # type: ignore[arg-type]
+    ):
+        drive.wait()
 
 
 def _set_property(cbfs: CBFS, name: str, value: bool | int | str) -> None:
