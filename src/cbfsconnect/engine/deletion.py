@@ -160,12 +160,15 @@ class Deletion:
         return hidden and self._has_no_entry(handle) == 0
 
     def _has_no_entry(self, handle: Handle) -> int:
-        listing = Listing(self._engine, handle)
+        listing, node = Listing(self._engine, handle), handle.node
+        assert isinstance(node, Directory)
         try:
-            error = listing.advance()
-            if error:
-                return error
-            return errno.ENOTEMPTY if listing.found else 0
+            while True:
+                error = listing.advance()
+                if error or not listing.found:
+                    return error
+                if not is_hidden(node.children.get(listing.params.file_name)):
+                    return errno.ENOTEMPTY
         finally:
             listing.close()
 

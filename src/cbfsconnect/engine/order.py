@@ -12,11 +12,25 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
     from cbfsconnect.engine.nodes import Directory, Node
     from cbfsconnect.engine.workers import Worker
+
+
+class Place:
+    """Stands for a worker in one of the several items that it is in at once."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Node) -> None:
+        self.node: Node | None = node
+
+
+_Owner: TypeAlias = "Worker | Place"
 
 
 class _Readers:
@@ -34,7 +48,7 @@ class _Ticket:
 
     __slots__ = ("lock", "node", "owner", "shared")
 
-    def __init__(self, owner: Worker, node: Node, shared: bool) -> None:
+    def __init__(self, owner: _Owner, node: Node, shared: bool) -> None:
         self.owner = owner
         self.node = node
         self.shared = shared
@@ -46,7 +60,7 @@ class FileOrder:
     """Who is in which file. Keys are node ids; negative ones stand for names without a node."""
 
     def __init__(self) -> None:
-        self._inside: dict[int, Worker | _Readers] = {}
+        self._inside: dict[int, _Owner | _Readers] = {}
         self._take = self._inside.setdefault
         self._lines: dict[int, deque[_Ticket]] = {}
         self._mutex = threading.Lock()
@@ -58,8 +72,35 @@ class FileOrder:
         worker.node = node
         if self._take(key, worker) is not worker:
             self._wait_in_line(key, node, worker, shared=False)
-        if self._moving:
-            self._wait_for_moves(key, node, worker)
+        while self._moving and self._moves_above((node,)):
+            # Step out of a file whose path is about to change, and in again when it has.
+            self.leave(key)
+            self._wait_for_moves((node,))
+            if self._take(key, worker) is not worker:
+                self._wait_in_line(key, node, worker, shared=False)
+
+    def enter_all(self, items: Mapping[int, Node]) -> list[Place]:
+        """Wait until nobody else is in any of the items, and go into all of them.
+
+        A name that is to be made counts as an item, with a key below 0 and its directory as node.
+        """
+        while True:
+            places = []
+            for key in sorted(items):
+                place = Place(items[key])
+                places.append(place)
+                if self._take(key, place) is not place:
+                    self._wait_in_line(key, items[key], place, shared=False)
+            # Asked when all are entered: who waited for a move inside one of them would stop it.
+            if not self._moving or not self._moves_above(items.values()):
+                return places
+            self.leave_all(items)
+            self._wait_for_moves(items.values())
+
+    def leave_all(self, keys: Iterable[int]) -> None:
+        """Go out of all items."""
+        for key in keys:
+            self.leave(key)
 
     def enter_within(self, key: int, node: Node, worker: Worker, seconds: float) -> bool:
         """Go in unless somebody stays there for longer than that; whether it was possible."""
@@ -77,6 +118,54 @@ class FileOrder:
     def enter_shared(self, key: int, node: Node, worker: Worker) -> None:
         """Go in with others that only read; wait while somebody changes the file."""
         worker.node = node
+        self._join_readers(key, node, worker)
+        while self._moving and self._moves_above((node,)):
+            self.leave_shared(key)
+            self._wait_for_moves((node,))
+            self._join_readers(key, node, worker)
+
+    def leave_shared(self, key: int) -> None:
+        """Go out; the last one lets the next in."""
+        with self._changed:
+            holder = self._inside[key]
+            if isinstance(holder, _Readers) and holder.count > 1:
+                holder.count -= 1
+                return
+            # Under the lock, so that nobody joins readers of whom the last has gone.
+            del self._inside[key]
+            self._let_in(key)
+
+    def begin_move(self, directory: Directory, mine: Collection[Place]) -> None:
+        """Wait until nobody else is in anything at or below the directory, and keep it so.
+
+        `mine` are the places of who moves it.
+        """
+        with self._changed:
+            self._moving.append(directory)
+            self._changed.wait_for(lambda: not self._busy_below(directory, mine))
+
+    def end_move(self, directory: Directory) -> None:
+        """Let those go on who wait for the move."""
+        with self._changed:
+            self._moving.remove(directory)
+            self._changed.notify_all()
+
+    def _busy_below(self, directory: Directory, mine: Collection[Place]) -> bool:
+        return any(
+            holder not in mine and _is_below(holder.node, directory)
+            for holder in list(self._inside.values())
+            if holder.node is not None
+        )
+
+    def _moves_above(self, nodes: Iterable[Node]) -> bool:
+        moving = list(self._moving)
+        return any(_is_below(node, directory) for node in nodes for directory in moving)
+
+    def _wait_for_moves(self, nodes: Iterable[Node]) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._moves_above(nodes))
+
+    def _join_readers(self, key: int, node: Node, worker: Worker) -> None:
         with self._mutex:
             holder = self._inside.get(key)
             if isinstance(holder, _Readers) and key not in self._lines:
@@ -86,49 +175,10 @@ class FileOrder:
         if self._take(key, readers) is not readers:
             self._wait_in_line(key, node, worker, shared=True)
 
-    def leave_shared(self, key: int) -> None:
-        """Go out; the last one lets the next in."""
-        with self._mutex:
-            holder = self._inside[key]
-            if isinstance(holder, _Readers) and holder.count > 1:
-                holder.count -= 1
-                return
-        self.leave(key)
-
-    def begin_move(self, directory: Directory, worker: Worker) -> None:
-        """Wait until nobody else is in anything at or below the directory, and keep it so."""
-        with self._changed:
-            self._moving.append(directory)
-            self._changed.wait_for(lambda: not self._busy_below(directory, worker))
-
-    def end_move(self, directory: Directory) -> None:
-        """Let those go on who wait for the move."""
-        with self._changed:
-            self._moving.remove(directory)
-            self._changed.notify_all()
-
-    def _busy_below(self, directory: Directory, worker: Worker) -> bool:
-        return any(
-            holder is not worker and _is_below(holder.node, directory)
-            for holder in list(self._inside.values())
-            if holder.node is not None
-        )
-
-    def _wait_for_moves(self, key: int, node: Node, worker: Worker) -> None:
-        """Step out of a file whose path is about to change, and in again when it has."""
-        while any(_is_below(node, directory) for directory in list(self._moving)):
-            self.leave(key)
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: not any(_is_below(node, directory) for directory in self._moving)
-                )
-            if self._take(key, worker) is not worker:
-                self._wait_in_line(key, node, worker, shared=False)
-
     def _wait_in_line(
-        self, key: int, node: Node, worker: Worker, *, shared: bool, seconds: float = -1
+        self, key: int, node: Node, owner: _Owner, *, shared: bool, seconds: float = -1
     ) -> bool:
-        ticket = _Ticket(worker, node, shared)
+        ticket = _Ticket(owner, node, shared)
         with self._mutex:
             self._lines.setdefault(key, deque()).append(ticket)
             # The holder may have gone before the line was there for it to see.
@@ -147,16 +197,19 @@ class FileOrder:
 
     def _wake(self, key: int) -> None:
         with self._changed:
-            if key in self._lines and key not in self._inside:
-                self._admit(key)
-            if self._moving:
-                self._changed.notify_all()
+            self._let_in(key)
+
+    def _let_in(self, key: int) -> None:
+        if key in self._lines and key not in self._inside:
+            self._admit(key)
+        if self._moving:
+            self._changed.notify_all()
 
     def _admit(self, key: int) -> None:
         """Let the first of the line in, and with a reader those right behind it who read too."""
         line = self._lines[key]
         first = line[0]
-        holder: Worker | _Readers = _Readers(first.node) if first.shared else first.owner
+        holder: _Owner | _Readers = _Readers(first.node) if first.shared else first.owner
         if self._take(key, holder) is not holder:
             return  # somebody slipped in; their leave comes back here
         line.popleft().lock.release()

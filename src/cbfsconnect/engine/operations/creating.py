@@ -112,7 +112,11 @@ def link(engine: Engine, worker: Worker, request: Request) -> Reply:
     name = text(request.name)
     if engine.reserved and engine.cannot_be_named(name):
         return errno.EINVAL
-    engine.order.enter(node.id, node, worker)
+    items = {node.id: node, -request.unique: parent}
+    hidden = parent.children.get(name)
+    if hidden is not None:
+        items[hidden.id] = hidden
+    engine.order.enter_all(items)
     try:
         error = engine.deletion.free_name(parent, name)
         if error:
@@ -131,7 +135,7 @@ def link(engine: Engine, worker: Worker, request: Request) -> Reply:
         engine.nodes.add_name(node, parent, name)
         return engine.entry_reply(request.unique, parent, name, params)
     finally:
-        engine.order.leave(node.id)
+        engine.order.leave_all(items)
 
 
 @serves(Opcode.READLINK)

@@ -34,14 +34,18 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
     child = _child(engine, parent, name)
     if isinstance(child, int):
         return child
-    engine.order.enter(child.id, child, worker)
+    items = {child.id: child}
+    if isinstance(child, Directory):
+        # Those deleted in it while they were open are moved out of its way.
+        items |= {node.id: node for node in list(child.children.values()) if is_hidden(node)}
+    engine.order.enter_all(items)
     try:
         if is_hidden(child):
             return errno.ENOENT
         error = engine.deletion.remove(child, parent, name, request)
         return error or wire.empty(request.unique)
     finally:
-        engine.order.leave(child.id)
+        engine.order.leave_all(items)
         engine.nodes.release(child)
 
 
@@ -73,7 +77,7 @@ def rename(engine: Engine, worker: Worker, request: Request) -> Reply:
         if flags & _NOREPLACE and target is not None and not is_hidden(target):
             return errno.EEXIST
         move = _Move(engine, request, node, parent, name, new_parent, new_name, target)
-        return _in_order(engine, worker, move, bool(flags & _EXCHANGE))
+        return _in_order(engine, move, bool(flags & _EXCHANGE))
     finally:
         engine.nodes.release(node)
 
@@ -98,6 +102,13 @@ class _Move:
         self.old = (parent, name)
         self.new = (new_parent, new_name)
         self.target = target
+
+    def items(self) -> dict[int, Node]:
+        """What nobody else may be in meanwhile: the new name counts, target or not."""
+        nodes = {self.node.id: self.node, -self.request.unique: self.new[0]}
+        if self.target is not None:
+            nodes[self.target.id] = self.target
+        return nodes
 
     def directories(self) -> list[Directory]:
         """The directories whose paths change."""
@@ -165,26 +176,20 @@ class _Move:
                 return
 
 
-def _in_order(engine: Engine, worker: Worker, move: _Move, exchange: bool) -> Reply:
+def _in_order(engine: Engine, move: _Move, exchange: bool) -> Reply:
     """Run a move when nobody else is in the items whose names or paths it changes."""
-    items = {move.node.id: move.node}
-    if move.target is not None:
-        items[move.target.id] = move.target
-    entered: list[int] = []
+    items = move.items()
+    places = engine.order.enter_all(items)
     moving: list[Directory] = []
     try:
-        for key in sorted(items):
-            engine.order.enter(key, items[key], worker)
-            entered.append(key)
         for directory in move.directories():
             moving.append(directory)
-            engine.order.begin_move(directory, worker)
+            engine.order.begin_move(directory, places)
         return move.run(exchange) or wire.empty(move.request.unique)
     finally:
         for directory in moving:
             engine.order.end_move(directory)
-        for key in entered:
-            engine.order.leave(key)
+        engine.order.leave_all(items)
 
 
 def _child(engine: Engine, parent: Directory, name: str) -> Node | int:

@@ -1,0 +1,57 @@
+"""Handlers that wait for the test, and clients that wait for handlers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from support.client import Client
+
+DEADLINE_S = 20.0
+
+
+class Gate:
+    """To be called by a handler, which then stays in it until the gate is opened."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._reached = threading.Event()
+        self._open = threading.Event()
+
+    def __call__(self, p: Any) -> None:
+        """Stop here; only for events about `path`, if one was given."""
+        if self.path in (None, p.file_name):
+            self._reached.set()
+            assert self._open.wait(DEADLINE_S), "nobody opened the gate"
+
+    def wait(self) -> None:
+        """Wait until a handler is at the gate."""
+        assert self._reached.wait(DEADLINE_S), "no handler came to the gate"
+
+    @property
+    def reached(self) -> bool:
+        """Whether a handler has been at the gate."""
+        return self._reached.is_set()
+
+    def open(self) -> None:
+        """Let the handler go on, and all that come later."""
+        self._open.set()
+
+
+def wait_until_blocked(client: Client) -> None:
+    """Wait until the client is inside a call on a drive that is not answered yet."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (_is_blocked(client.pid) and _is_blocked(client.pid)):
+        assert time.monotonic() < deadline, "the client does not wait for the drive"
+        time.sleep(0.005)
+
+
+def _is_blocked(process: int) -> bool:
+    """Where in the kernel is it: waiting for a FUSE reply, or for a lock held by one who does?
+
+    Between its calls a client reads a pipe.
+    """
+    place = Path(f"/proc/{process}/wchan").read_text()
+    return place != "0" and "pipe" not in place
