@@ -136,11 +136,14 @@ class Engine:
             packed = self.attributes.pack(params.file_id or node.id, mode, links, params)
         except (TypeError, ValueError) as error:
             raise ValueError(nonsense_in(params) or str(error)) from error
-        if node.__class__ is Directory and mode & stat.S_ISGID:
-            node.inherit_gid = packed[12]
-        elif node.__class__ is Directory:
-            node.inherit_gid = None
+        self.note_group(node, mode, packed)
         return packed
+
+    @staticmethod
+    def note_group(node: Node, mode: int, packed: tuple[int, ...]) -> None:
+        """Note of a directory that the kernel hears of whether it hands its group down."""
+        if node.__class__ is Directory:
+            node.inherit_gid = packed[12] if mode & stat.S_ISGID else None
 
     def attr_reply(self, unique: int, node: Node, path: str) -> bytes | int:
         """Ask for the item's information and answer GETATTR or SETATTR with it."""

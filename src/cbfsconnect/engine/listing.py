@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
     from cbfsconnect.engine.handles import Handle
 
+Entry = tuple[int, int, bytes]
+"""What a listing says of an item at least: inode number, type, encoded name."""
+
 _MOST_BAD_NAMES = 1000
 """A handler that gives nothing but names that cannot be used is not asked for ever."""
 
@@ -25,6 +28,10 @@ class Listing:
     the entries that were handed on, "." and ".." among them; `held` says that the current entry
     did not fit into the last reply and comes first in the next. `error` is an errno that came after
     entries which had to be handed on first.
+
+    `recent` are the entries of the last reply, the first of them at position `recent_start`: a
+    reader whose own buffer was full comes back for some of them. A new enumeration would not find
+    them in the same places when items have been deleted meanwhile.
     """
 
     __slots__ = (
@@ -40,6 +47,8 @@ class Listing:
         "name",
         "params",
         "position",
+        "recent",
+        "recent_start",
     )
 
     def __init__(self, engine: Engine, handle: Handle) -> None:
@@ -60,13 +69,26 @@ class Listing:
         self.held = False
         self.name = b""
         self.position = 0
+        self.recent: list[Entry] = []
+        self.recent_start = 0
+
+    def return_to(self, position: int) -> bool:
+        """Go to an entry of the last reply, or right after it; False when that is elsewhere."""
+        passed = position - self.recent_start
+        if 0 <= passed <= len(self.recent):
+            del self.recent[:passed]
+            self.recent_start = self.position = position
+            return True
+        self.recent_start = self.position = self.recent_start + len(self.recent)
+        self.recent.clear()
+        return False
 
     def rewind(self) -> None:
         """Begin anew with the next entry."""
         self._restart = True
         self._over = False
         self.held = False
-        self.position = 0
+        self.position = self.recent_start = 0
 
     def take_error(self) -> int:
         """The errno that is due, once; the next request asks the handler again."""

@@ -44,6 +44,11 @@ class Node:
         return self.parent.prefix + self.name
 
     @property
+    def has_path(self) -> bool:
+        """Whether `path` leads to the item still; that of a deleted one may lead to another."""
+        return self.parent.children.get(self.name) is self or self.parent is self
+
+    @property
     def is_named(self) -> bool:
         """Whether the item has a name still; an id whose item has none may belong to a new one."""
         if self.open is not None and self.open.deleted:
@@ -56,9 +61,7 @@ class Node:
 
         The kernel knows it a little longer, and may even set the times of what it cached of it.
         """
-        if self.open is not None or self.parent.children.get(self.name) is self:
-            return False
-        return self.parent is not self
+        return self.open is None and not self.has_path
 
     @property
     def names(self) -> list[tuple[Directory, str]]:

@@ -109,6 +109,8 @@ class Streams:
         return Node(0, node.parent, full, _REGULAR)
 
     def _size(self, node: Node) -> int:
+        if not self._node.has_path:
+            return -errno.EOPNOTSUPP  # deleted but open: its streams' paths may be another's
         params = self._engine.info(node.path, node)
         if isinstance(params, int):
             return -(errno.ENODATA if params == errno.ENOENT else params)

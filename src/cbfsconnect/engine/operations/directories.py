@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cbfsconnect import constants as c
 from cbfsconnect.engine.attributes import nonsense_in
 from cbfsconnect.engine.deletion import is_hidden
-from cbfsconnect.engine.listing import Listing
+from cbfsconnect.engine.listing import Entry, Listing
 from cbfsconnect.engine.nodes import Directory
 from cbfsconnect.engine.operations.table import Reply, serves
 from cbfsconnect.fuse import wire
@@ -55,20 +55,20 @@ def readdir(engine: Engine, worker: Worker, request: Request) -> Reply:
 
 def _go_to(node: Directory, listing: Listing, offset: int) -> int:
     """Bring the listing to where the reader wants to go on; 0 or an errno."""
-    if offset == listing.position:
+    if listing.return_to(offset):
         return 0
     if offset < listing.position or offset == 0:
         listing.rewind()
+    error = 0
     listing.position = max(listing.position, min(offset, 2))
     while listing.position < offset:
-        error = _advance(node, listing)
-        if error:
-            return error
-        if not listing.found:
+        error = 0 if listing.held else _advance(node, listing)
+        if error or not listing.found:
             break
+        listing.held = False
         listing.position += 1
-    listing.held = False
-    return 0
+    listing.recent_start = listing.position
+    return error
 
 
 def _advance(node: Directory, listing: Listing) -> int:
@@ -87,15 +87,19 @@ def _add_dots(buffer: DirectoryBuffer, node: Directory, listing: Listing, plus: 
         if listing.position >= after:
             continue
         number = node.id if after == 1 else node.parent.id
-        if not _add_plain(buffer, number, after, _DIRECTORY_TYPE, name, plus):
+        if not _add_plain(buffer, (number, _DIRECTORY_TYPE, name), after, plus):
             return
-        listing.position = after
+        listing.position = listing.recent_start = after
 
 
 def _fill(
     engine: Engine, node: Directory, listing: Listing, buffer: DirectoryBuffer, plus: bool
 ) -> int:
     """Add entries until the buffer is full, or there are no more; 0 or an errno."""
+    for entry in listing.recent:
+        if not _add_plain(buffer, entry, listing.position + 1, plus):
+            return 0
+        listing.position += 1
     while True:
         if not listing.held:
             error = _advance(node, listing)
@@ -111,45 +115,47 @@ def _fill(
             )
             listing.held = False
             continue
-        if not added:
+        if added is None:
             return 0
+        listing.recent.append(added)
         listing.held = False
         listing.position += 1
 
 
 def _add(
     engine: Engine, node: Directory, listing: Listing, buffer: DirectoryBuffer, plus: bool
-) -> bool:
+) -> Entry | None:
+    """Add the current entry, with its attributes if they are known; None when it does not fit."""
     info, after = listing.params, listing.position + 1
+    number = info.file_id or _UNKNOWN_INODE
     if info.mode is None and not info.attributes:
-        number = info.file_id or _UNKNOWN_INODE
-        return _add_plain(buffer, number, after, 0, listing.name, plus)
+        entry = (number, 0, listing.name)
+        return entry if _add_plain(buffer, entry, after, plus) else None
     mode = engine.attributes.mode_of(info)
     links = info.hard_link_count
     known = links or not engine.options.use_hard_links
     if info.mode is None and info.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT:
         known = known and bool(info.reparse_tag)
+    entry = (number, mode >> 12 if known else 0, listing.name)
     if not plus or not known:
-        number = info.file_id or _UNKNOWN_INODE
-        kind = mode >> 12 if known else 0
-        return _add_plain(buffer, number, after, kind, listing.name, plus)
+        return entry if _add_plain(buffer, entry, after, plus) else None
     child = engine.identify(node, info.file_name, info)
     try:
         attr = engine.attributes.pack(info.file_id or child.id, mode, links or 1, info)
         s, ns = engine.valid_s, engine.valid_ns
         added = buffer.add_plus(child.id, 0, s, ns, s, ns, attr, after, mode >> 12, listing.name)
+        engine.note_group(child, mode, attr)
     except BaseException:
         engine.nodes.release(child)
         raise
     if not added:
         engine.nodes.release(child)
-    return added
+    return entry if added else None
 
 
-def _add_plain(
-    buffer: DirectoryBuffer, number: int, after: int, kind: int, name: bytes, plus: bool
-) -> bool:
+def _add_plain(buffer: DirectoryBuffer, entry: Entry, after: int, plus: bool) -> bool:
     """Add a name without attributes: the kernel asks for them when it wants them."""
+    number, kind, name = entry
     if plus:
         attr = (number, *(0,) * 15)
         return buffer.add_plus(0, 0, 0, 0, 0, 0, attr, after, kind, name)
