@@ -8,6 +8,7 @@ contract leaves Linux open, `docs/semantics.md` says what is done.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import threading
@@ -20,6 +21,7 @@ from cbfsconnect.engine import changes
 from cbfsconnect.engine.engine import STUCK_AFTER_S, Engine
 from cbfsconnect.engine.notifier import Notifier
 from cbfsconnect.engine.session import Session, forget_names
+from cbfsconnect.engine.workers import Worker
 from cbfsconnect.errors import (
     ERROR_ACCESS_DENIED,
     ERROR_BUSY,
@@ -30,6 +32,7 @@ from cbfsconnect.errors import (
     CBFSConnectError,
     win32_from_errno,
 )
+from cbfsconnect.event_thread import EventThread
 from cbfsconnect.events import (
     CBFSEjectedEventParams,
     CBFSMountEventParams,
@@ -42,11 +45,15 @@ from cbfsconnect.points import MountingPoint, check_flags
 from cbfsconnect.settings import Settings
 from cbfsconnect.volume import check_volume, features_of, fire_volume_event, options_of
 
+log = logging.getLogger("cbfsconnect")
+
 _SHORTEST_TIMEOUT_MS = 3000
 _READY_WITHIN_S = 10.0
 _LONGEST_WAIT_S = 1.0
 """A signal that comes as a wait begins, or on another thread, does not end it: Python runs its
 handler when the main thread wakes. So it wakes now and then, and Ctrl-C always works."""
+_CLOSING_WITHIN_S = 10.0
+"""So long a forced end waits for the handlers of on_close_file and on_unmount."""
 _RELEASED_WITHIN_S = 1.0
 """The kernel tells of a closed file a moment later; so long a file may seem to be open still."""
 
@@ -69,6 +76,7 @@ class CBFS(Originators):
         self._points: list[MountingPoint] = []
         self._mounted: fuse_mount.Mounted | None = None
         self._expected_end = False
+        self._mutex = threading.Lock()  # who ends a session: a method, or the umount of others
         self._gone = threading.Event()
         self._gone.set()
         self._notifier = Notifier(self._send)
@@ -152,8 +160,9 @@ class CBFS(Originators):
             raise CBFSConnectError(
                 ERROR_INVALID_PARAMETER, "a drive of type STGT_DISK_PNP needs a storage_guid"
             )
+        self._gone = threading.Event()
         self._storage = True
-        self._gone.clear()
+        lifetime.register(self, handle_signals=False)
 
     def mount_media(self, timeout: int) -> None:
         """Put media in: from now on events fire.
@@ -170,13 +179,19 @@ class CBFS(Originators):
             )
         if self._active:
             raise CBFSConnectError(ERROR_INVALID_STATE, "media is mounted already")
-        self._timeout_s = timeout / 1000
         engine = self._new_engine()
-        self._on_event_thread(lambda: check_volume(engine))
+        try:
+            self._on_event_thread(lambda: check_volume(engine))
+        except BaseException:
+            self._stop_event_thread(within=0)
+            raise
+        self._timeout_s = timeout / 1000
+        session = self._session
         self._engine = engine
         self._active = True
-        if self._session is not None:
-            self._session.engine = engine
+        if session is not None:
+            session.workers.configure(*self._worker_rules())
+            session.engine = engine
         self._on_event_thread(
             lambda: fire_volume_event(engine, self.on_mount, CBFSMountEventParams())
         )
@@ -189,10 +204,10 @@ class CBFS(Originators):
         self._need_storage("add_mounting_point")
         flags = check_flags(flags, [point.flags for point in self._points])
         try:
-            if self._mounted is None:
-                path = self._start_session(mounting_point)
-            else:
+            if self._points:
                 path = fuse_mount.bind(self._points[0].path, mounting_point)
+            else:
+                path = self._start_session(mounting_point)
         except fuse_mount.MountError as error:
             raise _from_mount_error(error) from error
         self._points.append(MountingPoint(mounting_point, flags, authentication_id, path))
@@ -214,14 +229,15 @@ class CBFS(Originators):
         if index == -1:
             index = self._index_of(mounting_point, flags, authentication_id)
         point = self._point(index)
-        self._expected_end = len(self._points) == 1
+        last = len(self._points) == 1
+        if last:
+            self._claim_end("remove_mounting_point")
         try:
-            fuse_mount.unmount(point.path)
-        except fuse_mount.MountError as error:
-            self._expected_end = False
-            raise _from_mount_error(error) from error
-        self._points.remove(point)
-        if not self._points:
+            self._unmount(point)
+        except CBFSConnectError:
+            self._disclaim_end()
+            raise
+        if last:
             self._finish_session()
             if self._active:
                 self._engine = self._new_engine()  # the next point begins with nothing known
@@ -243,7 +259,7 @@ class CBFS(Originators):
             )
         if not force_unmount:
             self._refuse_while_open()
-        self._take_media_out()
+        self._take_media_out(force_unmount)
 
     def delete_storage(self, force_unmount: bool = False) -> None:
         """Delete the drive, with its mounting points and media.
@@ -252,21 +268,22 @@ class CBFS(Originators):
         """
         self._refuse_in_event("call delete_storage")
         self._need_storage("delete_storage")
-        self._expected_end = True
+        self._claim_end("delete_storage")
         try:
-            for point in reversed(list(self._points)):
-                if force_unmount:
-                    fuse_mount.flush(point.path)
-                fuse_mount.unmount(point.path, force=force_unmount)
-                self._points.remove(point)
-        except fuse_mount.MountError as error:
-            self._expected_end = False
-            raise _from_mount_error(error) from error
-        self._finish_session()
+            if force_unmount and self._points and self._engine and len(self._engine.handles):
+                fuse_mount.flush(self._points[0].path)
+            pin = self._unmount_all(force_unmount)
+        except CBFSConnectError:
+            self._disclaim_end()
+            raise
+        if self._active and pin is not None:
+            self._take_media_out(force_unmount)
+        self._finish_session(pin)
         if self._active:
-            self._take_media_out()
+            self._take_media_out(force_unmount)
         self._notifier.stop()
         self._storage = False
+        lifetime.unregister(self)
         self._gone.set()
 
     # --- changes behind the drive --------------------------------------------------------------
@@ -319,13 +336,14 @@ class CBFS(Originators):
             read_only=bool(self.storage_characteristics & c.STGC_READONLY_DEVICE),
         )
         mounted = fuse_mount.mount(mounting_point, options)
+        least, most, timeout = self._worker_rules()
         session = Session(
             DeviceTransport(mounted.fd),
             features_of(self._handlers, options_of(self)),
             read_ahead=settings.read_ahead,
-            least_workers=1 if self.serialize_events else settings.min_worker_thread_count,
-            most_workers=1 if self.serialize_events else settings.max_worker_thread_count,
-            timeout=self._timeout_s,
+            least_workers=least,
+            most_workers=most,
+            timeout=timeout,
             worker_begins=self._worker_begins,
             worker_ends=self._worker_ends,
             ended=self._session_ended,
@@ -344,34 +362,98 @@ class CBFS(Originators):
         fuse_mount.set_read_ahead(mounted.device, settings.read_ahead // 1024)
         return mounted.mountpoint
 
-    def _finish_session(self) -> None:
-        """Wait for the workers of an unmounted session, and let its descriptor go."""
-        session, self._session, self._mounted = self._session, None, None
-        lifetime.unregister(self)
+    def _worker_rules(self) -> tuple[int, int, float]:
+        """The least and most workers, and the seconds that a handler may take."""
+        if self.serialize_events:
+            return 1, 1, self._timeout_s
+        settings = self.settings
+        return settings.min_worker_thread_count, settings.max_worker_thread_count, self._timeout_s
+
+    def _unmount(self, point: MountingPoint) -> None:
+        try:
+            if self._mounted is not None:
+                self._mounted.unmount(at=point.path)
+        except fuse_mount.MountError as error:
+            raise _from_mount_error(error) from error
+        self._points.remove(point)
+
+    def _unmount_all(self, force: bool) -> int | None:
+        """Take all mounting points away. Where programs go on using the drive by force, a
+        descriptor is returned that reaches it."""
+        pin = None
+        for point in reversed(list(self._points)):
+            if not force or self._mounted is None:
+                self._unmount(point)
+                continue
+            if pin is not None:
+                os.close(pin)
+            try:
+                pin = self._mounted.take_away(point.path)
+            except fuse_mount.MountError as error:
+                raise _from_mount_error(error) from error
+            self._points.remove(point)
+        return pin
+
+    def _claim_end(self, method: str) -> None:
+        """From now on the session ends because we want it to."""
+        with self._mutex:
+            self._need_storage(method)
+            self._expected_end = True
+
+    def _disclaim_end(self) -> None:
+        """The session goes on after all, unless somebody else has ended it meanwhile."""
+        self._expected_end = False
+        session = self._session
+        if session is not None and session.is_over:
+            self._session_ended(session)
+
+    def _finish_session(self, pin: int | None = None) -> None:
+        """Wait for the workers of an unmounted session, and let its descriptor go.
+
+        Programs that use a drive taken away by force keep the connection alive: then `pin` reaches
+        it, and the session is cut off from them.
+        """
+        session = self._session
         if session is not None:
-            session.wait_until_over(STUCK_AFTER_S + 1)
-            session.close(STUCK_AFTER_S)
+            deadline = time.monotonic() + STUCK_AFTER_S + 1
+            if pin is None:
+                session.wait_until_over(STUCK_AFTER_S + 1)
+                session.close(max(STUCK_AFTER_S / 10, deadline - time.monotonic()))
+            else:
+                session.close(STUCK_AFTER_S, lambda count: fuse_mount.send_requests(pin, count))
+        if pin is not None:
+            os.close(pin)
+        self._session = self._mounted = None
 
     def _session_ended(self, session: Session) -> None:
         """Runs on a worker when the connection is over: by us, or by somebody else's umount."""
-        if self._expected_end or session is not self._session:
-            return
-        self._points.clear()
-        self._session = self._mounted = None
+        with self._mutex:
+            if self._expected_end or session is not self._session:
+                return
+            self._points.clear()
+            self._session = self._mounted = None
+            engine, self._engine = self._engine, None
+            was_active, self._active = self._active, False
+            self._storage = False
         lifetime.unregister(self)
-        engine, self._engine = self._engine, None
-        if self._active and engine is not None:
-            self._active = False
-            fire_volume_event(engine, self.on_unmount, CBFSUnmountEventParams())
-        self._storage = False
-        if engine is not None:
-            fire_volume_event(engine, self.on_ejected, CBFSEjectedEventParams())
-        threading.Thread(target=self._close_ended, args=(session,), daemon=True).start()
+        if self._event_thread is None:
+            self._event_thread = EventThread(self._event_thread_begins, self._event_thread_ends)
+        self._event_thread.start(lambda: self._eject(session, engine, was_active, self._gone))
 
-    def _close_ended(self, session: Session) -> None:
-        """Close the connection from outside its workers, then let `wait` return."""
+    def _eject(
+        self, session: Session, engine: Engine | None, active: bool, gone: threading.Event
+    ) -> None:
+        """Runs on the event thread: the rest of an end that came from outside."""
+        on = self._handlers
+        if engine is None:
+            engine = self._new_engine()
+        if active:
+            fire_volume_event(engine, on.on_unmount, CBFSUnmountEventParams())
+        fire_volume_event(engine, on.on_ejected, CBFSEjectedEventParams())
         session.close(STUCK_AFTER_S)
-        self._gone.set()
+        self._notifier.stop()
+        self._stop_event_thread()
+        gone.set()
 
     # --- media ---------------------------------------------------------------------------------
 
@@ -382,19 +464,26 @@ class CBFS(Originators):
         session = self._session
         return session.send(message) if session is not None else False
 
-    def _take_media_out(self) -> None:
+    def _take_media_out(self, force: bool) -> None:
+        """Close what is open, and tell `on_unmount`; by force, stuck handlers are left behind."""
         engine, session = self._engine, self._session
         self._engine, self._active = None, False
         if session is not None:
             session.engine = None
         if engine is None:
             return
-        self._on_event_thread(lambda: engine.close_all(self._event_worker()))
-        if session is not None and not session.is_over:
-            forget_names(session, engine)
-        self._on_event_thread(
-            lambda: fire_volume_event(engine, self.on_unmount, CBFSUnmountEventParams())
-        )
+        within = _CLOSING_WITHIN_S if force else None
+        try:
+            self._on_event_thread(lambda: engine.close_all(Worker()), within)
+            if session is not None and not session.is_over:
+                forget_names(session, engine)
+            self._on_event_thread(
+                lambda: fire_volume_event(engine, self.on_unmount, CBFSUnmountEventParams()),
+                within,
+            )
+        except TimeoutError:
+            log.warning("a handler did not return: media is taken out all the same")
+        self._stop_event_thread(within)
 
     def _refuse_while_open(self) -> None:
         engine = self._engine
@@ -416,11 +505,16 @@ class CBFS(Originators):
 
     def _in_forked_child(self) -> None:
         """The drive is the parent's: a child that held its descriptor would keep it alive."""
-        mounted, self._mounted, self._session = self._mounted, None, None
+        session, self._session, self._mounted = self._session, None, None
+        self._engine, self._event_thread = None, None
         self._storage = self._active = False
         self._points.clear()
-        if mounted is not None:
-            os.close(mounted.fd)
+        self._gone = threading.Event()
+        self._gone.set()
+        self._mutex = threading.Lock()
+        self._notifier = Notifier(self._send)
+        if session is not None:
+            session.abandon()
 
     # --- helpers -------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from cbfsconnect.engine.engine import Engine
-from cbfsconnect.engine.workers import Worker
 from cbfsconnect.errors import ERROR_INVALID_STATE, CBFSConnectError
+from cbfsconnect.event_thread import EventThread
 from cbfsconnect.fuse.abi import WRITE_CACHE, Opcode
 from cbfsconnect.processes import INVALID_HANDLE, executable_of, token_of
 from cbfsconnect.public_properties import PublicProperties
@@ -17,6 +17,7 @@ from cbfsconnect.public_properties import PublicProperties
 if TYPE_CHECKING:
     from cbfsconnect.engine.handles import Handle
     from cbfsconnect.engine.session import Session
+    from cbfsconnect.engine.workers import Worker
 
 R = TypeVar("R")
 
@@ -33,7 +34,7 @@ class Originators(PublicProperties):
         self._session: Session | None = None
         self._engine: Engine | None = None
         self._event_threads: set[int] = set()
-        self._handlers_worker: Worker | None = None
+        self._event_thread: EventThread | None = None
 
     def get_originator_process_id(self) -> int:
         """The process whose request this is; 0 when it is nobody's (writes from the cache)."""
@@ -83,7 +84,7 @@ class Originators(PublicProperties):
             raise CBFSConnectError(
                 ERROR_INVALID_STATE, "reset_timeout may only be called inside an event handler"
             )
-        if timeout < 0 or worker.answered:
+        if timeout < 0 or (worker.request is not None and worker.late is worker.request):
             return False
         worker.seen_at = time.monotonic()
         worker.limit = timeout / 1000
@@ -125,34 +126,31 @@ class Originators(PublicProperties):
                 ERROR_INVALID_STATE, f"a handler may not {what}: the drive waits for the handler"
             )
 
-    def _event_worker(self) -> Worker:
-        """A worker for events that no request of the kernel causes."""
-        if self._handlers_worker is None:
-            self._handlers_worker = Worker()
-        return self._handlers_worker
+    def _on_event_thread(self, action: Callable[[], R], within: float | None = None) -> R:
+        """Run something that fires events on the thread that is there for it.
 
-    def _on_event_thread(self, action: Callable[[], R]) -> R:
-        """Run something that fires events: on a thread of its own, as the contract has it."""
-        outcome: list[R] = []
-        failure: list[BaseException] = []
+        `TimeoutError` after `within` seconds: a handler is stuck, and the thread is left to it.
+        """
+        if self._event_thread is None:
+            self._event_thread = EventThread(self._event_thread_begins, self._event_thread_ends)
+        try:
+            return self._event_thread.run(action, within)
+        except TimeoutError:
+            self._stop_event_thread(within=0)
+            raise
 
-        def run() -> None:
-            self._event_threads.add(threading.get_ident())
-            self._worker_begins()
-            try:
-                outcome.append(action())
-            except BaseException as error:
-                failure.append(error)
-            finally:
-                self._worker_ends()
-                self._event_threads.discard(threading.get_ident())
+    def _stop_event_thread(self, within: float | None = None) -> None:
+        thread, self._event_thread = self._event_thread, None
+        if thread is not None:
+            thread.stop(within)
 
-        thread = threading.Thread(target=run, name="cbfs-events", daemon=True)
-        thread.start()
-        thread.join()
-        if failure:
-            raise failure[0]
-        return outcome[0]
+    def _event_thread_begins(self) -> None:
+        self._event_threads.add(threading.get_ident())
+        self._worker_begins()
+
+    def _event_thread_ends(self) -> None:
+        self._worker_ends()
+        self._event_threads.discard(threading.get_ident())
 
     def _worker_begins(self) -> None:
         from cbfsconnect.volume import fire_worker_begins

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cbfsconnect.engine.dropped import take_back
 from cbfsconnect.engine.operations import OPERATIONS
 from cbfsconnect.engine.workers import Worker, Workers
 from cbfsconnect.fuse import wire
@@ -72,6 +73,7 @@ class Session:
         self._over = threading.Event()
         self._end_mutex = threading.Lock()
         self._refusal = ""
+        self._given_up = False
         self._receive = transport.receive
         self._send = transport.send
         self._send_parts = transport.send_parts
@@ -83,6 +85,7 @@ class Session:
             timeout=timeout,
             begin=worker_begins,
             end=worker_ends,
+            drained=self._drained,
         )
 
     def start(self) -> None:
@@ -114,14 +117,35 @@ class Session:
             return False
         return True
 
-    def close(self, timeout: float) -> bool:
-        """Give up the connection and wait for the workers; False when a handler is stuck."""
+    def close(self, timeout: float, wake: Callable[[int], object] = lambda count: None) -> bool:
+        """Give up the connection and wait for the workers; False when a handler is stuck.
+
+        The worker whose handler is stuck lets go of the rest when that returns. Closing a
+        descriptor does not wake who reads it: `wake(count)` shall send so many requests while the
+        drive is in use.
+        """
+        self.engine = None
         self.workers.stop()
-        self._transport.close()
+        self._given_up = True
+        if self.workers.count():
+            wake(self.workers.count())
         stuck = self.workers.join(timeout)
+        self._transport.cut()
         for worker in stuck:
             log.warning("a handler did not return: %r is left behind", worker.request)
+        if not stuck:
+            self._transport.close()
         return not stuck
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the connection, which is the parent's."""
+        self.engine = None
+        self._transport.abandon()
+
+    def _drained(self) -> None:
+        """The last worker has ended."""
+        if self._given_up:
+            self._transport.close()
 
     # --- one request ---------------------------------------------------------------------------
 
@@ -144,19 +168,22 @@ class Session:
         except wire.MalformedMessage as error:
             self._refuse(error)
             return True
-        worker.answered = False
         worker.limit = None
         worker.request = request
         self.workers.took(request.opcode)
         try:
-            self._answer(worker, request, self._run(worker, request))
+            engine = self.engine
+            reply = self._run(engine, worker, request)
+            if engine is None or (engine is self.engine and worker.late is not request):
+                self._answer(engine, worker, request, reply)
+            else:
+                self._drop(engine, worker, request, reply)
         finally:
             worker.request = None
         return True
 
-    def _run(self, worker: Worker, request: Request) -> Reply:
+    def _run(self, engine: Engine | None, worker: Worker, request: Request) -> Reply:
         """The reply of the operation; whatever goes wrong in it becomes EIO."""
-        engine = self.engine
         if engine is None or request.opcode == Opcode.INIT:
             return self._without_engine(request)
         operation = OPERATIONS.get(request.opcode)
@@ -169,8 +196,10 @@ class Session:
             engine.tell_error(errno.EIO, f"{request!r}: {type(error).__name__}: {error}")
             return errno.EIO
 
-    def _answer(self, worker: Worker, request: Request, reply: Reply) -> None:
-        if worker.answered or reply is None:
+    def _answer(
+        self, engine: Engine | None, worker: Worker, request: Request, reply: Reply
+    ) -> None:
+        if reply is None:
             return
         try:
             if reply.__class__ is bytes:
@@ -183,15 +212,22 @@ class Session:
             else:
                 self._send(reply)  # type: ignore[arg-type]
         except OSError as error:
-            # ENOENT: the request is gone (its client was killed, or the drive unmounted).
+            # ENOENT: the request is gone (it timed out just now, or the drive was unmounted).
             if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
                 log.error("the kernel refused the reply to %r: %s", request, error)
                 self.send(wire.error(request.unique, errno.EIO))
+            if engine is not None:
+                take_back(engine, worker, request, reply)
 
-    def _answer_late(self, worker: Worker) -> None:
+    def _drop(self, engine: Engine, worker: Worker, request: Request, reply: Reply) -> None:
+        """Nobody wants this reply: it is late, or media was taken out meanwhile."""
+        if worker.late is not request and reply is not None:
+            self._answer(None, worker, request, self._without_engine(request))
+        take_back(engine, worker, request, reply)
+
+    def _answer_late(self, request: Request) -> None:
         """Answer for a handler that takes too long; its own answer is dropped."""
-        request = worker.request
-        if request is None or request.opcode in wire.NO_REPLY:
+        if request.opcode in wire.NO_REPLY:
             return
         log.warning("%r timed out in its handler", request)
         self.send(wire.error(request.unique, errno.ETIMEDOUT))

@@ -45,8 +45,8 @@ class Worker:
 
     __slots__ = (
         "_output",
-        "answered",
         "buffer",
+        "late",
         "limit",
         "node",
         "request",
@@ -63,7 +63,9 @@ class Worker:
         self._output: memoryview | None = None
         self.request: Request | None = None
         self.node: Node | None = None
-        self.answered = False
+        self.late: Request | None = None
+        """The request that was answered in the handler's place. Not a flag: it is set from another
+        thread, and must not be taken for that of the next request."""
         self.limit: float | None = None
         self.seen: Request | None = None
         self.seen_at = 0.0
@@ -83,37 +85,48 @@ class Workers:
     """The workers of one session.
 
     `serve(worker)` reads one request and serves it; it returns False when the session is over.
-    `late(worker)` answers a request in the place of a handler that takes too long.
+    `late(request)` answers a request in the place of a handler that takes too long. `drained()` is
+    called when the session is over and the last worker has ended.
     """
 
     def __init__(
         self,
         serve: Callable[[Worker], bool],
-        late: Callable[[Worker], None],
+        late: Callable[[Request], None],
         *,
         least: int = 1,
         most: int = 0,
         timeout: float = 0.0,
         begin: Callable[[], None] = lambda: None,
         end: Callable[[], None] = lambda: None,
+        drained: Callable[[], None] = lambda: None,
     ) -> None:
         self._serve = serve
         self._late = late
-        self._most = max(1, most or MOST_WORKERS)
-        self._least = max(1, min(least, self._most))
-        self._timeout = timeout
+        self.configure(least, most, timeout)
         self._begin = begin
         self._end = end
+        self._drained = drained
         self._mutex = threading.Lock()
-        self._all: dict[int, Worker] = {}
+        self._all: set[Worker] = set()
+        self._by_thread: dict[int, Worker] = {}
         self._asleep: list[Worker] = []
         self._stopping = False
+        self._stopped = threading.Lock()
+        self._stopped.acquire()
         self.reading: set[Worker] = set()
         self.blocking: set[int] = set()
         self._incidents: dict[int, tuple[int, float]] = {}
         self._watching = threading.Event()
         self.watched = False
         self._watchman = threading.Thread(target=self._watch, name="cbfs-watchman", daemon=True)
+
+    def configure(self, least: int, most: int, timeout: float) -> None:
+        """Set how many workers there may be (0: a choice by load), and the seconds (0: for ever)
+        that a handler may take."""
+        self._most = max(1, most or MOST_WORKERS)
+        self._least = max(1, min(least, self._most))
+        self._timeout = timeout
 
     def start(self) -> None:
         """Start the first workers and the watchman."""
@@ -124,7 +137,7 @@ class Workers:
 
     def current(self) -> Worker | None:
         """The worker whose thread this is, None on any other thread."""
-        return self._all.get(threading.get_ident())
+        return self._by_thread.get(threading.get_ident())
 
     def count(self) -> int:
         """How many worker threads there are."""
@@ -132,23 +145,27 @@ class Workers:
 
     def stop(self) -> None:
         """Tell all that the session is over."""
-        self._stopping = True
         with self._mutex:
             sleepers, self._asleep = self._asleep, []
+            if not self._stopping:
+                self._stopping = True
+                self._stopped.release()
         for worker in sleepers:
             worker.wake.release()
         self._watching.set()
 
     def join(self, timeout: float) -> list[Worker]:
-        """Wait until all threads have ended, for `timeout` seconds; those that have not."""
+        """Wait until all threads have ended, for `timeout` seconds; those that have not.
+
+        Not to be called by a worker.
+        """
         deadline = time.monotonic() + timeout
-        mine = threading.get_ident()
-        for worker in list(self._all.values()):
-            if worker.thread is not None and worker.thread.ident != mine:
+        for worker in list(self._all):
+            if worker.thread is not None:
                 worker.thread.join(max(0.0, deadline - time.monotonic()))
-        if self._watchman.ident not in (None, mine):
+        if self._watchman.ident is not None:
             self._watchman.join(max(0.1, deadline - time.monotonic()))
-        return [w for i, w in list(self._all.items()) if i != mine]
+        return list(self._all)
 
     def took(self, opcode: int) -> None:
         """Called by a worker that has read a request and is about to serve it.
@@ -176,20 +193,16 @@ class Workers:
         self.reading.add(worker)  # from now on: nobody shall start another in its place
         thread = threading.Thread(target=self._run, args=(worker,), name="cbfs-worker", daemon=True)
         worker.thread = thread
-        started = False
+        self._all.add(worker)
         try:
             thread.start()
-            started = True
         except RuntimeError:
+            self._all.discard(worker)
+            self.reading.discard(worker)
             log.warning("no more threads can be started; %d serve the drive", len(self._all))
-        finally:
-            if started and thread.ident is not None:
-                self._all[thread.ident] = worker
-            else:
-                self.reading.discard(worker)
 
     def _run(self, worker: Worker) -> None:
-        self._all[threading.get_ident()] = worker
+        self._by_thread[threading.get_ident()] = worker
         self._begin()
         try:
             serve, reading = self._serve, self.reading
@@ -205,7 +218,10 @@ class Workers:
         finally:
             self.reading.discard(worker)
             self._end()
-            self._all.pop(threading.get_ident(), None)
+            del self._by_thread[threading.get_ident()]
+            self._all.discard(worker)
+            if self._stopping and not self._all:
+                self._drained()
 
     def _sleep(self, worker: Worker) -> bool:
         """Wait to be needed; False when it is time to end."""
@@ -229,7 +245,8 @@ class Workers:
     def _watch(self) -> None:
         idle = 0
         while not self._stopping:
-            time.sleep(_TICK_S)
+            if self._stopped.acquire(timeout=_TICK_S):
+                return  # a sleep that the end of the session cuts short
             busy = self._look(time.monotonic())
             idle = 0 if busy else idle + 1
             if idle >= _IDLE_TICKS:
@@ -243,7 +260,7 @@ class Workers:
     def _look(self, now: float) -> bool:
         """One look at all workers; whether any of them is at a request."""
         busy = False
-        for worker in list(self._all.values()):
+        for worker in list(self._all):
             request = worker.request
             if request is None:
                 continue
@@ -263,7 +280,7 @@ class Workers:
 
     def _all_are_stuck(self) -> bool:
         """Whether every request in progress was there at the look before already."""
-        return all(w.request is None or w.request is w.seen for w in list(self._all.values()))
+        return all(w.request is None or w.request is w.seen for w in list(self._all))
 
     def _note_incident(self, opcode: int, now: float) -> None:
         count, _ = self._incidents.get(opcode, (0, now))
@@ -273,7 +290,6 @@ class Workers:
 
     def _check_timeout(self, worker: Worker, request: Request, now: float) -> None:
         limit = self._timeout if worker.limit is None else worker.limit
-        if limit and not worker.answered and now - worker.seen_at > limit:
-            worker.answered = True
-            if worker.request is request:
-                self._late(worker)
+        if limit and worker.late is not request and now - worker.seen_at > limit:
+            worker.late = request
+            self._late(request)

@@ -43,6 +43,7 @@ __all__ = [
     "is_mounted",
     "mount",
     "processes_using",
+    "send_requests",
     "set_read_ahead",
     "unmount",
 ]
@@ -134,23 +135,51 @@ class Mounted:
     device: str
     """``major:minor`` of the mounted filesystem."""
 
-    def unmount(self, force: bool = False) -> None:
+    @property
+    def is_connected(self) -> bool:
+        """Whether the kernel still has requests for the drive: forced off, it may be in use."""
+        return not _is_disconnected(self.fd)
+
+    def unmount(self, force: bool = False, at: str | None = None) -> None:
         """Unmount this drive, as :func:`unmount` does; does nothing when it is gone already.
 
-        Call it before closing the descriptor, by which it knows its own drive from a later one.
-        Reading the descriptor gives ENODEV once the filesystem is gone.
+        *at* is another of its mount points, as :func:`bind` returned it. Call it before closing the
+        descriptor, by which it knows its own drive from a later one. Reading the descriptor gives
+        ENODEV once the filesystem is gone.
         """
-        if not self._is_replaced():
-            _unmount_at(self.mountpoint, force, self.device)
+        path = at or self.mountpoint
+        if not self._is_replaced(path):
+            _unmount_at(path, force, self.device)
 
-    def _is_replaced(self) -> bool:
+    def take_away(self, at: str) -> int | None:
+        """Take the mount point *at* out of the tree, busy or not.
+
+        Where programs go on using it, the descriptor is returned by which :func:`send_requests`
+        reaches the drive still; the caller closes it.
+        """
+        if self._is_replaced(at) or at not in mountinfo.mount_points_of(self.device):
+            return None
+        pin = None
+        if _call_unmount(at, force=False):
+            # Nothing is asked of the drive for this, as it were for any other kind of open.
+            with suppress(OSError):
+                pin = os.open(at, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                self.unmount(force=True, at=at)
+            except BaseException:
+                if pin is not None:
+                    os.close(pin)
+                raise
+        return pin
+
+    def _is_replaced(self, path: str) -> bool:
         """Whether the drive is gone and a later one at its place got the same device number.
 
         The kernel gives the lowest free number, so this is what follows an unmount by others.
         """
-        if not _is_disconnected(self.fd):
+        if self.is_connected:
             return False
-        entry = mountinfo.entry_at(self.mountpoint)
+        entry = mountinfo.entry_at(path)
         # A connection that was aborted leaves its mount behind, but dead.
         return entry is not None and entry.device == self.device and not _is_dead(entry)
 
@@ -206,15 +235,38 @@ def flush(mountpoint: str) -> None:
 
     Another process asks for it, since the server must not call into its own mount.
     """
-    with suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
+    try:
+        process = subprocess.Popen(
             ["sync", "-f", "--", mountpoint],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=_FLUSH_WITHIN_S,
-            check=False,
+            start_new_session=True,
         )
+    except OSError:
+        return
+    try:
+        process.wait(_FLUSH_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        _log.warning(
+            "the cached data of %r cannot be written: a handler does not return", mountpoint
+        )
+        _abandon(process)  # it waits in the kernel, where no signal reaches it
+
+
+def send_requests(pin: int, count: int) -> None:
+    """Have another process ask so much of a drive, by a descriptor that `take_away` returned."""
+    path = f"/proc/self/fd/{pin}"
+    with suppress(OSError):
+        process = subprocess.Popen(
+            ["stat", "-f", "--", *[path] * count],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(pin,),
+            start_new_session=True,
+        )
+        _reap(process)
 
 
 def is_mounted(mountpoint: str | os.PathLike[str], device: str | None = None) -> bool:
@@ -394,7 +446,12 @@ def _abandon(process: "subprocess.Popen[bytes]") -> None:
     process.kill()
     if process.stderr is not None:
         process.stderr.close()
-    threading.Thread(target=process.wait, name="reap stuck probe", daemon=True).start()
+    _reap(process)
+
+
+def _reap(process: "subprocess.Popen[bytes]") -> None:
+    with suppress(RuntimeError):  # at the interpreter's exit no thread can be started
+        threading.Thread(target=process.wait, name="reap stuck probe", daemon=True).start()
 
 
 def _detach(entry: MountEntry) -> None:

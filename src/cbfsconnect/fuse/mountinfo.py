@@ -153,7 +153,9 @@ def _words(field: bytes) -> tuple[str, ...]:
 
 
 def _text(field: bytes) -> str:
-    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field))
+    if b"\\" in field:
+        field = _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)
+    return os.fsdecode(field)
 
 
 def _normal(path: str) -> str:

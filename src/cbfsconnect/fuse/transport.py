@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import queue
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -33,8 +34,14 @@ class Transport(Protocol):
     def send_parts(self, parts: Sequence[Buffer]) -> object:
         """Write one message that is given in parts. Raises `OSError`."""
 
+    def cut(self) -> None:
+        """End the connection. Calls that come later do nothing, and read nothing."""
+
     def close(self) -> None:
-        """Give the connection up."""
+        """Let go of what is left of it, when nobody calls any more."""
+
+    def abandon(self) -> None:
+        """`close` in a forked child, whatever the parent's threads were at."""
 
 
 class DeviceTransport:
@@ -42,7 +49,7 @@ class DeviceTransport:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._open = True
+        self._mutex = threading.Lock()
 
     def receive(self, buffers: Sequence[bytearray]) -> int:
         """Read one request; see `Transport`."""
@@ -65,11 +72,33 @@ class DeviceTransport:
         """Write one message given in parts; see `Transport`."""
         return os.writev(self.fd, parts)
 
+    def cut(self) -> None:
+        """Let `/dev/fuse` go: what the kernel still wants to ask fails with ENOTCONN.
+
+        The number stays taken: a handler that returns later writes its reply to it, and that must
+        not end up in a file that was opened meanwhile. A thread that is reading keeps the
+        connection alive until it has read something.
+        """
+        try:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:  # no descriptor is left: then the connection ends with `close`
+            return
+        with self._mutex:
+            if self.fd >= 0:
+                os.dup2(null, self.fd, inheritable=False)
+        os.close(null)
+
     def close(self) -> None:
-        """Close the descriptor: what the kernel still wants to ask fails with ENOTCONN."""
-        if self._open:
-            self._open = False
-            os.close(self.fd)
+        """Close the descriptor."""
+        with self._mutex:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def abandon(self) -> None:
+        """Close the descriptor in a forked child; see `Transport`."""
+        self._mutex = threading.Lock()  # a thread that the child does not have may hold the old one
+        self.close()
 
 
 class MemoryTransport:
@@ -100,9 +129,15 @@ class MemoryTransport:
         """Keep a message for `take`; see `Transport`."""
         return self.send(b"".join(parts))
 
-    def close(self) -> None:
+    def cut(self) -> None:
         """End it."""
         self.end()
+
+    def close(self) -> None:
+        """Nothing is left to let go of."""
+
+    def abandon(self) -> None:
+        """Nothing is left to let go of."""
 
     def put(self, request: bytes) -> None:
         """Send a request to the session."""
