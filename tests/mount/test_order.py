@@ -324,9 +324,17 @@ def test_a_rename_and_the_move_of_its_directory_do_not_wait_for_each_other(
     at = mount(record, file_cache=0).mountpoint
     one, two, three = clients(), clients(), clients()
     one.run("os.stat(at + '/d/a'); fd = os.open(at + '/d/b', os.O_RDONLY)", at=at)
-    one.start("result = os.pread(fd, 3, 0)")
-    gate.wait()
+
+    def read_meanwhile(p: Any) -> None:
+        """The kernel looks the target up once more before it asks for the rename."""
+        if p.file_name == "/d/b":
+            del record.before["on_get_file_info"]
+            one.start("result = os.pread(fd, 3, 0)")
+            wait_until_blocked(one)
+
+    record.before["on_get_file_info"] = read_meanwhile
     two.start("os.rename(at + '/d/a', at + '/d/b')", at=at)
+    gate.wait()
     wait_until_blocked(two)
     three.start(MOVE, at=at)
     wait_until_blocked(three)
