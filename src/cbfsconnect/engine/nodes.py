@@ -91,10 +91,11 @@ class Directory(Node):
 
     def renew_prefix(self, separator: str) -> None:
         """Work out the prefix anew, here and below."""
-        self.prefix = self.parent.prefix + self.name + separator
-        for child in list(self.children.values()):
-            if isinstance(child, Directory):
-                child.renew_prefix(separator)
+        todo = [self]  # no recursion: a tree may be deeper than Python calls
+        while todo:
+            directory = todo.pop()
+            directory.prefix = directory.parent.prefix + directory.name + separator
+            todo += [child for child in directory.children.values() if isinstance(child, Directory)]
 
     def is_below(self, other: Node) -> bool:
         """Whether this is `other` or lies somewhere under it."""
@@ -183,6 +184,7 @@ class NodeTable:
         """Take the name off its node. The node keeps its last name for its path."""
         with self._mutex:
             self._remove_name(parent, name)
+            self._drop_unused(parent)
 
     def rename(self, parent: Directory, name: str, new_parent: Directory, new_name: str) -> None:
         """Move a name; whatever had the new name loses it."""
@@ -260,16 +262,20 @@ class NodeTable:
         self._drop_unused(node)
 
     def _drop_unused(self, node: Node) -> None:
-        if node.lookups > 0 or node.open is not None or node is self.root:
-            return
-        if isinstance(node, Directory) and node.children:
-            return
-        if self._nodes.get(node.id) is node:
-            del self._nodes[node.id]
-        for parent, name in node.names:
-            if parent.children.get(name) is node:
-                del parent.children[name]
-                self._drop_unused(parent)
+        """Drop the node if nothing needs it, and the directories above that were there for it."""
+        todo = [node]
+        while todo:
+            node = todo.pop()
+            if node.lookups > 0 or node.open is not None or node is self.root:
+                continue
+            if isinstance(node, Directory) and node.children:
+                continue
+            if self._nodes.get(node.id) is node:
+                del self._nodes[node.id]
+            for parent, name in node.names:
+                if parent.children.get(name) is node:
+                    del parent.children[name]
+                    todo.append(parent)
 
 
 _RESERVED = (ROOT_ID, ROOT_FILE_ID)

@@ -11,6 +11,7 @@ anything below is under way, and holds up those that come meanwhile.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -105,9 +106,17 @@ class FileOrder:
     def enter_within(self, key: int, node: Node, worker: Worker, seconds: float) -> bool:
         """Go in unless somebody stays there for longer than that; whether it was possible."""
         worker.node = node
-        if self._take(key, worker) is worker:
-            return True
-        return self._wait_in_line(key, node, worker, shared=False, seconds=seconds)
+        deadline = time.monotonic() + seconds
+        while True:
+            if self._take(key, worker) is not worker and not self._wait_in_line(
+                key, node, worker, shared=False, seconds=max(0.0, deadline - time.monotonic())
+            ):
+                return False
+            if not self._moving or not self._moves_above((node,)):
+                return True
+            self.leave(key)
+            if not self._wait_for_moves((node,), max(0.0, deadline - time.monotonic())):
+                return False
 
     def leave(self, key: int) -> None:
         """Go out, and let the next one in."""
@@ -161,9 +170,9 @@ class FileOrder:
         moving = list(self._moving)
         return any(_is_below(node, directory) for node in nodes for directory in moving)
 
-    def _wait_for_moves(self, nodes: Iterable[Node]) -> None:
+    def _wait_for_moves(self, nodes: Collection[Node], seconds: float | None = None) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: not self._moves_above(nodes))
+            return self._changed.wait_for(lambda: not self._moves_above(nodes), seconds)
 
     def _join_readers(self, key: int, node: Node, worker: Worker) -> None:
         with self._mutex:
