@@ -352,14 +352,17 @@ class CBFS(Originators):
             session.engine = self._engine
         self._expected_end = False
         self._mounted, self._session = mounted, session
-        session.start()
-        problem = session.wait_until_ready(_READY_WITHIN_S)
-        if problem is not None:
+        try:
+            session.start()
+            problem = session.wait_until_ready(_READY_WITHIN_S)
+            if problem is not None:
+                raise CBFSConnectError(win32_from_errno(errno.EPROTO), problem)
+            fuse_mount.set_read_ahead(mounted.device, settings.read_ahead // 1024)
+        except BaseException:  # Ctrl-C among them: no mount may be left that nobody serves
             self._expected_end = True
             mounted.unmount(force=True)
             self._finish_session()
-            raise CBFSConnectError(win32_from_errno(errno.EPROTO), problem)
-        fuse_mount.set_read_ahead(mounted.device, settings.read_ahead // 1024)
+            raise
         return mounted.mountpoint
 
     def _worker_rules(self) -> tuple[int, int, float]:
