@@ -49,7 +49,7 @@ def write_from(
         return -errno.EROFS
     size = len(data)
     if engine.options.fire_set_file_size_on_write:
-        error = _grow(engine, node, handle, position + size)
+        error = _grow(engine, node, handle, position + size, cached)
         if error:
             return -error
     state = handle.state
@@ -77,17 +77,40 @@ def write_from(
     return done
 
 
-def set_size(engine: Engine, node: Node, handle: Handle, size: int) -> int:
-    """Fire `on_set_file_size`; 0 or an errno."""
+def write_cached(
+    engine: Engine, node: Node, handle: Handle, position: int, data: memoryview
+) -> int:
+    """Write out what the kernel had cached: the bytes written, or an errno below 0.
+
+    The kernel takes a short write for a whole one here and would lose the rest, so that is given
+    to the handler again, as a program would do it.
+    """
+    total = 0
+    while total < len(data):
+        done = write_from(engine, node, handle, position + total, data[total:], True)
+        if done < 0:
+            return done
+        total += done
+    return total
+
+
+def set_size(engine: Engine, node: Node, handle: Handle, size: int, cached: bool = False) -> int:
+    """Fire `on_set_file_size`; 0 or an errno. `cached` as in `write_from`."""
     handler = engine.on.on_set_file_size
     if handler is None:
         return errno.EROFS if engine.on.on_write_file is None else errno.EOPNOTSUPP
     state = handle.state
     params = CBFSSetFileSizeEventParams(
-        node.path, size, handle.id, file_context=state.context, handle_context=handle.context
+        node.path,
+        size,
+        0 if cached else handle.id,
+        state.context,
+        None if cached else handle.context,
     )
     error = engine.fire(handler, params)
-    state.context, handle.context = params.file_context, params.handle_context
+    state.context = params.file_context
+    if not cached:
+        handle.context = params.handle_context
     if not error:
         state.size = size
     return error
@@ -106,11 +129,11 @@ def size_of(engine: Engine, node: Node, handle: Handle) -> int:
     return state.size
 
 
-def _grow(engine: Engine, node: Node, handle: Handle, end: int) -> int:
+def _grow(engine: Engine, node: Node, handle: Handle, end: int, cached: bool) -> int:
     """Announce by `on_set_file_size` that a write goes past the end, as the contract has it."""
     if engine.on.on_set_file_size is None:
         return 0
     size = size_of(engine, node, handle)
     if size < 0:
         return -size
-    return set_size(engine, node, handle, end) if end > size else 0
+    return set_size(engine, node, handle, end, cached) if end > size else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from cbfsconnect.engine.content import read_into, set_size, size_of, write_from
+from cbfsconnect.engine.content import read_into, set_size, size_of, write_cached, write_from
 from cbfsconnect.engine.operations.attributes import kill_privileges
 from cbfsconnect.engine.operations.table import Reply, serves
 from cbfsconnect.events import CBFSFlushFileEventParams, CBFSSetAllocationSizeEventParams
@@ -65,7 +65,10 @@ def write(engine: Engine, worker: Worker, request: Request) -> Reply:
     try:
         data = request.data
         assert data is not None  # the decoder gives every WRITE its data
-        done = write_from(engine, node, handle, body.offset, data, bool(flags & abi.WRITE_CACHE))
+        if flags & abi.WRITE_CACHE:
+            done = write_cached(engine, node, handle, body.offset, data)
+        else:
+            done = write_from(engine, node, handle, body.offset, data, False)
         if done < 0:
             return -done
         if flags & abi.WRITE_KILL_SUIDGID:
