@@ -44,7 +44,7 @@ class Together:
 
     def _counting(self, name: str, handler: Callable[[Any], None]) -> Callable[[Any], None]:
         def count(p: Any) -> None:
-            path = getattr(p, "file_name", None) or getattr(p, "directory_name", "")
+            path: str = getattr(p, "file_name", "") or getattr(p, "directory_name", "")
             with self._mutex:
                 inside = self._now.setdefault(path, [])
                 if inside:
