@@ -36,7 +36,7 @@ class PublicProperties(EventSource):
         1,
         Change.ANY,
         "Where file data is cached: 0 nowhere, 1 to 3 in the kernel's page cache. A change takes "
-        "effect with the next mount_media; 0 with the next open as well.",
+        "effect with the next mount_media.",
         range(4),
     )
     file_system_name = Property(
