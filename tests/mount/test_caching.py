@@ -171,7 +171,7 @@ def test_mapped_memory(mount: Mounting, client: Client, file_cache: int) -> None
 def test_file_cache_changes_with_the_next_media(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b""))
     drive = mount(record)
-    client.run("def write(): os.write(os.open(at + '/file', os.O_RDWR), b'x')", at=drive.mountpoint)
+    client.run("def write(): Path(at, 'file').open('r+b').write(b'x')", at=drive.mountpoint)
     drive.cbfs.file_cache = c.FC_NONE
     client.run("write()")
     record.wait_for("on_close_file")
