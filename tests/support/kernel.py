@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -163,6 +164,10 @@ class Kernel:
         if media:
             self.session.engine = self.engine
         self.uid, self.gid, self.pid = os.getuid(), os.getgid(), os.getpid()
+        self.told: Counter[int] = Counter()
+        """How often the drive has named each node to this kernel."""
+        self.handles: dict[int, tuple[int, int]] = {}
+        """Node and releasing opcode of each handle that the drive has given."""
         self._unique = 0
         self._mutex = threading.Lock()
 
@@ -228,6 +233,22 @@ class Kernel:
         with self.transport.arrived:
             return unique in self.transport.answers
 
+    def let_go(self) -> None:
+        """Release every handle and forget every node, and see that the drive has none left."""
+        for fh, (nodeid, opcode) in list(self.handles.items()):
+            self.call(opcode, nodeid, struct.pack("=QIIQ", fh, 0, 0, 0))
+            del self.handles[fh]
+        items = [(nodeid, count) for nodeid, count in self.told.items() if count > 0]
+        if items:
+            self.batch_forget(*items)
+        self.sync()
+        engine = self.engine
+        assert [handle.node.path for handle in engine.handles.all()] == []
+        assert [node.path for node in engine.nodes if node.id != ROOT] == []
+        assert not engine.order._inside
+        assert not engine.locks._held
+        assert not engine.locks._waiting
+
     # --- the session ---------------------------------------------------------------------------
 
     def init(self, major: int = 7, minor: int = 45, flags: int = ALL_FLAGS) -> tuple[int, ...]:
@@ -245,11 +266,17 @@ class Kernel:
         """Return when everything that was sent before to a single worker has been served."""
         self.call(Opcode.DESTROY, 0)
 
+    def _told(self, data: bytes) -> Entry:
+        entry = _entry(data)
+        if entry.nodeid not in (0, ROOT):
+            self.told[entry.nodeid] += 1
+        return entry
+
     # --- names ---------------------------------------------------------------------------------
 
     def lookup(self, name: str | bytes, parent: int = ROOT) -> Entry:
         """LOOKUP."""
-        return _entry(self.call(Opcode.LOOKUP, parent, _name(name)))
+        return self._told(self.call(Opcode.LOOKUP, parent, _name(name)))
 
     def walk(self, path: str) -> Entry:
         """LOOKUP of every component."""
@@ -260,11 +287,14 @@ class Kernel:
 
     def forget(self, nodeid: int, count: int = 1) -> None:
         """FORGET."""
+        self.told[nodeid] -= count
         self.start(Opcode.FORGET, nodeid, struct.pack("=Q", count))
 
     def batch_forget(self, *items: tuple[int, int]) -> None:
         """BATCH_FORGET of (node id, count)."""
         body = struct.pack("=II", len(items), 0)
+        for nodeid, count in items:
+            self.told[nodeid] -= count
         self.start(Opcode.BATCH_FORGET, 0, body + b"".join(struct.pack("=QQ", *i) for i in items))
 
     def create(
@@ -273,20 +303,25 @@ class Kernel:
         """CREATE."""
         body = struct.pack("=IIII", flags | os.O_CREAT, mode, 0o22, 0)
         data = self.call(Opcode.CREATE, parent, body + _name(name))
-        return _entry(data[:128])._replace(fh=struct.unpack_from("=QIi", data, 128)[0])
+        entry = self._told(data[:128])
+        fh = struct.unpack_from("=QIi", data, 128)[0]
+        self.handles[fh] = entry.nodeid, Opcode.RELEASE
+        return entry._replace(fh=fh)
 
     def mkdir(self, name: str, parent: int = ROOT, mode: int = 0o755) -> Entry:
         """MKDIR."""
-        return _entry(self.call(Opcode.MKDIR, parent, struct.pack("=II", mode, 0) + _name(name)))
+        return self._told(
+            self.call(Opcode.MKDIR, parent, struct.pack("=II", mode, 0) + _name(name))
+        )
 
     def mknod(self, name: str, mode: int, rdev: int = 0, parent: int = ROOT) -> Entry:
         """MKNOD."""
         body = struct.pack("=IIII", mode, rdev, 0, 0)
-        return _entry(self.call(Opcode.MKNOD, parent, body + _name(name)))
+        return self._told(self.call(Opcode.MKNOD, parent, body + _name(name)))
 
     def symlink(self, name: str, target: str, parent: int = ROOT) -> Entry:
         """SYMLINK."""
-        return _entry(self.call(Opcode.SYMLINK, parent, _name(name) + _name(target)))
+        return self._told(self.call(Opcode.SYMLINK, parent, _name(name) + _name(target)))
 
     def readlink(self, nodeid: int) -> bytes:
         """READLINK."""
@@ -294,7 +329,7 @@ class Kernel:
 
     def link(self, nodeid: int, name: str, parent: int = ROOT) -> Entry:
         """LINK."""
-        return _entry(self.call(Opcode.LINK, parent, struct.pack("=Q", nodeid) + _name(name)))
+        return self._told(self.call(Opcode.LINK, parent, struct.pack("=Q", nodeid) + _name(name)))
 
     def unlink(self, name: str, parent: int = ROOT) -> None:
         """UNLINK."""
@@ -367,7 +402,10 @@ class Kernel:
     def _opened(self, opcode: int, nodeid: int, flags: int) -> int:
         data = self.call(opcode, nodeid, struct.pack("=II", flags, 0))
         assert len(data) == 16
-        return int.from_bytes(data[:8], "little")
+        fh = int.from_bytes(data[:8], "little")
+        is_file = opcode == Opcode.OPEN
+        self.handles[fh] = nodeid, Opcode.RELEASE if is_file else Opcode.RELEASEDIR
+        return fh
 
     def flush(self, nodeid: int, fh: int, owner: int = 0) -> None:
         """FLUSH."""
@@ -375,10 +413,12 @@ class Kernel:
 
     def release(self, nodeid: int, fh: int) -> None:
         """RELEASE."""
+        del self.handles[fh]
         assert self.call(Opcode.RELEASE, nodeid, struct.pack("=QIIQ", fh, 0, 0, 0)) == b""
 
     def releasedir(self, nodeid: int, fh: int) -> None:
         """RELEASEDIR."""
+        del self.handles[fh]
         assert self.call(Opcode.RELEASEDIR, nodeid, struct.pack("=QIIQ", fh, 0, 0, 0)) == b""
 
     def close(self, nodeid: int, fh: int, owner: int = 0) -> None:
@@ -420,7 +460,9 @@ class Kernel:
         """One READDIR or READDIRPLUS."""
         body = struct.pack("=QQIIQII", fh, offset, size, 0, 0, 0, 0)
         opcode = Opcode.READDIRPLUS if plus else Opcode.READDIR
-        return list(_dirents(self.call(opcode, nodeid, body), plus))
+        found = list(_dirents(self.call(opcode, nodeid, body), plus))
+        self.told.update(entry.nodeid for entry in found if entry.nodeid)
+        return found
 
     def list(self, nodeid: int = ROOT, *, size: int = 4096, plus: bool = False) -> list[Dirent]:
         """All entries but the dots, by as many requests as it takes."""

@@ -35,6 +35,8 @@ TAG_OF_KIND = {
     stat.S_IFBLK: c.IO_REPARSE_TAG_LX_BLK,
 }
 
+_KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR, *TAG_OF_KIND})
+
 
 class Information(Protocol):
     """What `on_get_file_info` and `on_enumerate_directory` have in common."""
@@ -68,9 +70,11 @@ class Attributes:
         self._block_size = options.cluster_size or options.sector_size
 
     def mode_of(self, info: Information) -> int:
-        """Type and permissions of the item."""
+        """Type and permissions of the item; TypeError or ValueError when they are nonsense."""
         mode = info.mode
         if mode is not None and mode & 0o170000:
+            if mode & 0o170000 not in _KINDS:
+                raise ValueError(f"mode is {mode:#o}, of no kind of item")
             return mode
         kind = kind_of(info.attributes, info.reparse_tag)
         if mode is None:
@@ -91,6 +95,8 @@ class Attributes:
         if accessed is None:
             accessed = written
         size = info.size
+        if size >> 63:  # the kernel would take the whole item for broken
+            raise ValueError(f"size is {size}, out of range")
         allocated = info.allocation_size
         if allocated is None:
             allocated = size

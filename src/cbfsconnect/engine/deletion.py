@@ -85,12 +85,18 @@ class Deletion:
     def hide(self, node: Node) -> int:
         """Hide an open item that another one is about to replace; 0 or an errno."""
         state = node.open
-        if state is None or self._options.posix_delete:
+        if state is None or self._options.posix_delete or self._has_other_links(node, node.path):
             return 0
         error = self._rename_away(node, node.parent)
         if not error:
             state.deleted = state.delete_on_close = True
         return error
+
+    def show(self, node: Node, parent: Directory, name: str) -> None:
+        """Give an item its name back that was hidden for nothing."""
+        state = node.open
+        if state is not None and state.deleted and not self._rename(node, parent, name):
+            state.deleted = state.delete_on_close = False
 
     def _remove_closed(self, node: Node, parent: Directory, name: str, handle: Handle) -> int:
         """Nobody else has it open: closing the request's own handle deletes it."""
@@ -114,7 +120,8 @@ class Deletion:
         if not self._options.use_hard_links or isinstance(node, Directory):
             return False
         params = self._engine.info(path, node)
-        return not isinstance(params, int) and params.hard_link_count > 1
+        links = 1 if isinstance(params, int) else params.hard_link_count
+        return isinstance(links, int) and links > 1
 
     def _fire_delete(self, path: str, context: object) -> int:
         handler = self._on.on_delete_file
@@ -182,10 +189,12 @@ class Deletion:
         return 0
 
     def _rename_away(self, node: Node, parent: Directory) -> int:
+        return self._rename(node, parent, f".cbfs-deleted-{node.id:x}-{next(_serial):x}")
+
+    def _rename(self, node: Node, parent: Directory, name: str) -> int:
         handler = self._on.on_rename_or_move_file
         if handler is None:
             return errno.EBUSY
-        name = f".cbfs-deleted-{node.id:x}-{next(_serial):x}"
         context = node.open.context if node.open is not None else 0
         params = CBFSRenameOrMoveFileEventParams(
             node.path, parent.prefix + name, file_context=context

@@ -81,8 +81,9 @@ class Engine:
             code = params.result_code
             return _clean(errno_from_win32(code)) if code else 0
         except OSError as error:
-            if error.errno is not None and 0 < error.errno <= wire.ERRNO_MAX:
-                return _clean(error.errno)
+            number = error.errno  # whatever the exception was made with
+            if isinstance(number, int) and 0 < number <= wire.ERRNO_MAX:
+                return _clean(number)
             self.report(handler, params, error)
         except BaseException as error:  # a handler must not bring the server down
             self.report(handler, params, error)
@@ -113,7 +114,10 @@ class Engine:
     # --- information about items ---------------------------------------------------------------
 
     def info(self, path: str, node: Node | None) -> CBFSGetFileInfoEventParams | int:
-        """Fire `on_get_file_info`; an errno (ENOENT among them) when there is nothing to know."""
+        """Fire `on_get_file_info`; an errno (ENOENT among them) when there is nothing to know.
+
+        What the item is can be relied on then; the other numbers are checked when they are packed.
+        """
         state = node.open if node is not None else None
         params = CBFSGetFileInfoEventParams(path, state.context if state is not None else 0)
         error = self.fire(self.on.on_get_file_info, params)
@@ -121,8 +125,12 @@ class Engine:
             return error
         if not params.file_exists:
             return errno.ENOENT
-        if params.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT and params.mode is None:
-            self._ask_reparse_tag(params)
+        try:
+            if params.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT and params.mode is None:
+                self._ask_reparse_tag(params)
+            self.attributes.mode_of(params)
+        except (TypeError, ValueError) as problem:
+            return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(problem))
         return params
 
     def attr(self, node: Node, params: CBFSGetFileInfoEventParams) -> tuple[int, ...]:
@@ -225,18 +233,22 @@ class Engine:
     def close_all(self, worker: Worker) -> None:
         """Close every handle, with its events: media goes away, by whatever cause.
 
-        A file in which a handler is stuck is left as it is.
+        A file in which a handler is stuck is left as it is, and an item that a request is about to
+        make: the request closes it.
         """
         deadline = time.monotonic() + STUCK_AFTER_S
         for handle in self.handles.all():
             node = handle.node
+            if not node.id:
+                continue
             left = max(0.0, deadline - time.monotonic())
             if not self.order.enter_within(node.id, node, worker, left):
                 log.warning("%r is not closed: a handler is still at it", node.path)
                 continue
             try:
-                self.locks.release_handle(handle)
-                self.handles.close(handle)
+                if self.handles.get(handle.id) is handle:
+                    self.locks.release_handle(handle)
+                    self.handles.close(handle)
             finally:
                 self.order.leave(node.id)
 

@@ -199,7 +199,8 @@ class HandleTable:
         self._handles.pop(handle.id, None)
         if not last:
             return 0
-        node.open = None
+        if node.open is state:
+            node.open = None
         error = self._engine.deletion.finish(node, state.context) if delete else 0
         self._engine.nodes.drop_unused(node)
         return error

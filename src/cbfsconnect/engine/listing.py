@@ -147,8 +147,8 @@ class Listing:
         """Whether the kernel would take the name; it refuses a whole listing for a bad one."""
         name = self.params.file_name
         try:
-            self.name = encoded = self._engine.fsencode(name)
-        except (TypeError, UnicodeError):
+            self.name = encoded = self._engine.fsencode(name) if isinstance(name, str) else b""
+        except UnicodeError:
             encoded = b""
         limit = self._engine.options.max_file_name_length
         if encoded in (b".", b".."):

@@ -62,7 +62,10 @@ def statx(engine: Engine, worker: Worker, request: Request) -> Reply:
         if isinstance(params, int):
             return params
         try:
-            fields = _statx_fields(engine.attr(node, params), params.creation_time_ns)
+            attr = engine.attr(node, params)
+            if attr[9] & 0o170000 != node.kind:
+                return errno.ESTALE
+            fields = _statx_fields(attr, params.creation_time_ns)
             return wire.statx(request.unique, engine.valid_s, engine.valid_ns, fields)
         except (struct.error, ValueError) as error:
             problem = nonsense_in(params) or str(error)

@@ -13,7 +13,7 @@ from cbfsconnect.engine.attributes import TAG_OF_KIND, attributes_of_mode, nonse
 from cbfsconnect.engine.deletion import is_hidden
 from cbfsconnect.engine.handles import Handle, OpenState
 from cbfsconnect.engine.nodes import Directory, Node
-from cbfsconnect.engine.operations.opening import open_flags
+from cbfsconnect.engine.operations.opening import open_flags, truncate
 from cbfsconnect.engine.operations.table import Reply, serves, text
 from cbfsconnect.engine.reparse import get_reparse_data, set_reparse_data
 from cbfsconnect.events import (
@@ -193,7 +193,8 @@ def _make(
     if parent.inherit_gid is not None and stat.S_ISDIR(mode):
         mode |= stat.S_ISGID
     # What kind of thing the drive makes of it is known when it is asked for information.
-    handle = engine.handles.add(Node(0, parent, name, mode & 0o170000), OpenState(), request)
+    kind = mode & 0o170000 or stat.S_IFREG
+    handle = engine.handles.add(Node(0, parent, name, kind), OpenState(), request)
     desired, attributes, disposition = access.of_create(flags, attributes_of_mode(mode))
     params = CBFSCreateFileEventParams(
         parent.prefix + name,
@@ -223,10 +224,19 @@ def _open_existing(engine: Engine, request: Request, parent: Directory, name: st
     params = engine.info(parent.prefix + name, None)
     if isinstance(params, int):
         return params
-    node = engine.identify(parent, name, params)
-    handle = engine.handles.open(node, access.of_open(request.body.flags, False), request)
-    engine.nodes.release(node)
-    return handle
+    node, flags = engine.identify(parent, name, params), request.body.flags
+    try:
+        if node.kind != stat.S_IFREG:
+            return errno.ESTALE  # the kernel expects a file; now it looks again
+        handle = engine.handles.open(node, access.of_open(flags, False), request)
+        if flags & os.O_TRUNC and not isinstance(handle, int):
+            error = truncate(engine, node, handle, request.body.open_flags)
+            if error:
+                engine.handles.close(handle)
+                return error
+        return handle
+    finally:
+        engine.nodes.release(node)
 
 
 def _adopt(
@@ -242,6 +252,11 @@ def _adopt(
         engine.handles.close(handle)
         return params
     try:
+        if engine.attributes.mode_of(params) & 0o170000 != handle.node.kind:
+            raise ValueError("it is another kind of item than was made")
+        if not handle.node.id:
+            # What had the name is gone, whoever removed it: the drive could make a new item.
+            engine.nodes.remove_name(parent, name)
         node = engine.identify(parent, name, params)
     except (TypeError, ValueError) as error:
         engine.handles.close(handle)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _DOTS = ((b".", 1), (b"..", 2))
 _DIRECTORY_TYPE = 4
+_MOST_NONSENSE = 1000
+"""A handler that gives nothing but entries that cannot be used is not asked for ever."""
 _UNKNOWN_INODE = 0xFFFFFFFF
 """What stands for the inode number of an entry that has no node; 0 would mean "no entry"."""
 
@@ -100,7 +102,8 @@ def _fill(
         if not _add_plain(buffer, entry, listing.position + 1, plus):
             return 0
         listing.position += 1
-    while True:
+    nonsense = 0
+    while nonsense < _MOST_NONSENSE:
         if not listing.held:
             error = _advance(node, listing)
             if error or not listing.found:
@@ -114,12 +117,14 @@ def _fill(
                 "on_enumerate_directory", node.prefix + listing.params.file_name, problem
             )
             listing.held = False
+            nonsense += 1
             continue
         if added is None:
             return 0
         listing.recent.append(added)
         listing.held = False
         listing.position += 1
+    return errno.EIO
 
 
 def _add(

@@ -40,6 +40,8 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
         if child is not None and is_hidden(child):
             return _missing(engine, request.unique)
         params = engine.info(parent.prefix + name, child)
+        if params == errno.ENOENT and child is not None and parent.children.get(name) is child:
+            engine.nodes.remove_name(parent, name)  # the drive removed it by itself
         if isinstance(params, int):
             return _missing(engine, request.unique) if params == errno.ENOENT else params
         if params.real_file_name:

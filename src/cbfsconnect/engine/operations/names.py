@@ -72,8 +72,14 @@ def rename(engine: Engine, worker: Worker, request: Request) -> Reply:
     if isinstance(node, int):
         return node
     try:
+        if is_hidden(node):
+            return errno.ENOENT
+        if isinstance(node, Directory) and new_parent.is_below(node):
+            return errno.EINVAL
         # The kernel has looked the target up: what has no node does not exist.
         target = new_parent.children.get(new_name)
+        if flags & _EXCHANGE and (target is None or is_hidden(target)):
+            return errno.ENOENT
         if flags & _NOREPLACE and target is not None and not is_hidden(target):
             return errno.EEXIST
         move = _Move(engine, request, node, parent, name, new_parent, new_name, target)
@@ -123,6 +129,7 @@ class _Move:
             if not error:
                 engine.nodes.exchange(self.old, self.new)
             return error
+        replaced = None if is_hidden(self.target) else self.target
         error = engine.deletion.free_name(*self.new) or self._make_way()
         if error:
             return error
@@ -130,6 +137,8 @@ class _Move:
         error = self._fire(exchange=False)
         if not error:
             engine.nodes.rename(*self.old, *self.new)
+        elif replaced is not None:
+            engine.deletion.show(replaced, *self.new)
         self._reopen(closed)
         return error
 
@@ -167,12 +176,18 @@ class _Move:
         return handles
 
     def _reopen(self, handles: list[Handle]) -> None:
-        wanted = access.WRITE_DATA[which(self.node)]
+        engine, wanted = self.engine, access.WRITE_DATA[which(self.node)]
         for count, handle in enumerate(handles):
-            if self.engine.handles.resume(handle, wanted):
+            if engine.handles.resume(handle, wanted):
                 # The contract: when one cannot be opened again, all are closed.
                 for before in handles[:count]:
-                    self.engine.handles.suspend(before)
+                    engine.handles.suspend(before)
+                for closed in handles:
+                    engine.locks.release_handle(closed)
+                    if closed.listing is not None:
+                        closed.listing.close()
+                    engine.handles.discard(closed)
+                self.node.open = None
                 return
 
 

@@ -38,7 +38,7 @@ def open_(engine: Engine, worker: Worker, request: Request) -> Reply:
             return handle
         handle.flags = flags
         if flags & os.O_TRUNC:
-            error = _truncate(engine, node, handle, request.body.open_flags)
+            error = truncate(engine, node, handle, request.body.open_flags)
             if error:
                 engine.handles.close(handle)
                 return error
@@ -92,7 +92,8 @@ def open_flags(engine: Engine, node: Node) -> int:
     return abi.FOPEN_KEEP_CACHE
 
 
-def _truncate(engine: Engine, node: Node, handle: Handle, open_flags: int) -> int:
+def truncate(engine: Engine, node: Node, handle: Handle, open_flags: int) -> int:
+    """What O_TRUNC does to a file that was just opened; 0 or an errno."""
     error = set_size(engine, node, handle, 0)
     if not error and open_flags & abi.OPEN_KILL_SUIDGID:
         error = kill_privileges(engine, node, handle)

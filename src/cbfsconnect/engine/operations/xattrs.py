@@ -88,7 +88,7 @@ def list_(engine: Engine, worker: Worker, request: Request) -> Reply:
     if node is None:
         return errno.ESTALE
     if not engine.options.stream_xattrs:
-        return errno.ENOSYS if not _any_use(engine) else _sized(request.unique, b"", 0)
+        return _sized(request.unique, b"", request.body.size) if _any_use(engine) else errno.ENOSYS
     engine.order.enter(node.id, node, worker)
     try:
         names = Streams(engine, node, request).names()
