@@ -14,22 +14,16 @@ import pytest
 
 import cbfsconnect as c
 from support.client import Client, run
+from support.expecting import answer, expect
 from support.mounts import Mounting
 from support.plain import BORN, CHANGED, READ, WRITTEN, PlainDrive
-from support.recorder import Fired, Recorder
+from support.recorder import Recorder
 
 GENERIC_READ = c.DESIRED_ACCESS_FILE_GENERIC_READ
 GENERIC_WRITE = c.DESIRED_ACCESS_FILE_GENERIC_WRITE
 ON_ITEM = c.FILE_FLAG_OPEN_REPARSE_POINT | c.FILE_FLAG_BACKUP_SEMANTICS
 EPOCH = datetime(1970, 1, 1)
 NO_CACHE = {"FileCachePolicyWriteThrough": True}
-
-
-def expect(fired: Fired, **given: Any) -> None:
-    """Compare all parameters of an event, except tokens and addresses, with what it was given."""
-    left_out = {"handle_info", "file_info", "buffer", "buffer_view"} - given.keys()
-    have = {k: v for k, v in fired.given.items() if k not in left_out}
-    assert have == {"result_code": 0} | given
 
 
 # --- creating and opening ---
@@ -715,15 +709,6 @@ def test_slow_rename_closes_and_opens_again(mount: Mounting, client: Client) -> 
 
 
 # --- whatever a handler answers ---
-
-
-def answer(code: int) -> Callable[[Any], None]:
-    """A handler that gives nothing but a result code."""
-
-    def handler(p: Any) -> None:
-        p.result_code = code
-
-    return handler
 
 
 def _raise(kind: type[BaseException], *args: object) -> Callable[[Any], None]:
