@@ -20,7 +20,7 @@ from cbfsconnect import lifetime
 from cbfsconnect.engine import changes
 from cbfsconnect.engine.engine import STUCK_AFTER_S, Engine
 from cbfsconnect.engine.notifier import Notifier
-from cbfsconnect.engine.session import Session, forget_names
+from cbfsconnect.engine.session import Session, farewell
 from cbfsconnect.engine.workers import Worker
 from cbfsconnect.errors import (
     ERROR_ACCESS_DENIED,
@@ -39,6 +39,7 @@ from cbfsconnect.events import (
     CBFSUnmountEventParams,
 )
 from cbfsconnect.fuse import mount as fuse_mount
+from cbfsconnect.fuse.abi import ROOT_ID
 from cbfsconnect.fuse.transport import DeviceTransport
 from cbfsconnect.originators import Originators
 from cbfsconnect.points import MountingPoint, check_flags
@@ -183,7 +184,7 @@ class CBFS(Originators):
         try:
             self._on_event_thread(lambda: check_volume(engine))
         except BaseException:
-            self._stop_event_thread(within=0)
+            self._stop_event_thread(STUCK_AFTER_S)
             raise
         self._timeout_s = timeout / 1000
         session = self._session
@@ -259,6 +260,7 @@ class CBFS(Originators):
             )
         if not force_unmount:
             self._refuse_while_open()
+        self._flush()
         self._take_media_out(force_unmount)
 
     def delete_storage(self, force_unmount: bool = False) -> None:
@@ -270,8 +272,8 @@ class CBFS(Originators):
         self._need_storage("delete_storage")
         self._claim_end("delete_storage")
         try:
-            if force_unmount and self._points and self._engine and len(self._engine.handles):
-                fuse_mount.flush(self._points[0].path)
+            if force_unmount:
+                self._flush()
             pin = self._unmount_all(force_unmount)
         except CBFSConnectError:
             self._disclaim_end()
@@ -467,6 +469,11 @@ class CBFS(Originators):
         session = self._session
         return session.send(message) if session is not None else False
 
+    def _flush(self) -> None:
+        """Have the kernel write what it caches of files that are open."""
+        if self._points and self._engine is not None and len(self._engine.handles):
+            fuse_mount.flush(self._points[0].path)
+
     def _take_media_out(self, force: bool) -> None:
         """Close what is open, and tell `on_unmount`; by force, stuck handlers are left behind."""
         engine, session = self._engine, self._session
@@ -476,10 +483,13 @@ class CBFS(Originators):
         if engine is None:
             return
         within = _CLOSING_WITHIN_S if force else None
+        told = farewell(engine, {handle.node.id for handle in engine.handles.all()} - {ROOT_ID})
         try:
             self._on_event_thread(lambda: engine.close_all(Worker()), within)
-            if session is not None and not session.is_over:
-                forget_names(session, engine)
+            if session is not None and not self._expected_end:
+                # The kernel takes them only when nobody is at the items: not this thread may wait.
+                self._notifier.put(told)
+                self._notifier.wait(STUCK_AFTER_S)
             self._on_event_thread(
                 lambda: fire_volume_event(engine, self.on_unmount, CBFSUnmountEventParams()),
                 within,
@@ -541,9 +551,12 @@ class CBFS(Originators):
         return self._points[index]
 
     def _index_of(self, name: str, flags: int, authentication_id: int) -> int:
-        wanted = (name, check_flags(flags, []), authentication_id)
+        # How the removal is told to the system is no part of what the point was added with.
+        flags = check_flags(flags, []) & ~c.STGMP_DRIVE_LETTER_NOTIFY_ASYNC
+        wanted = (name, flags, authentication_id)
         for index, point in enumerate(self._points):
-            if (point.name, point.flags, point.authentication_id) == wanted:
+            added = point.flags & ~c.STGMP_DRIVE_LETTER_NOTIFY_ASYNC
+            if (point.name, added, point.authentication_id) == wanted:
                 return index
         raise CBFSConnectError(ERROR_INVALID_PARAMETER, f"{name!r} is no mounting point")
 

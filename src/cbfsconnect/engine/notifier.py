@@ -17,7 +17,7 @@ class Notifier:
 
     def __init__(self, send: Callable[[bytes], object]) -> None:
         self._send = send
-        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
         self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -30,6 +30,15 @@ class Notifier:
         for message in messages:
             self._messages.put(message)
 
+    def wait(self, within: float) -> bool:
+        """Wait until all is sent; False when the kernel has not taken it after so many seconds."""
+        reached = threading.Event()
+        with self._mutex:
+            if self._thread is None:
+                return True
+            self._messages.put(reached)
+        return reached.wait(within)
+
     def stop(self) -> None:
         """End the thread when it has sent what it was given."""
         with self._mutex:
@@ -41,4 +50,7 @@ class Notifier:
 
     def _run(self) -> None:
         while (message := self._messages.get()) is not None:
-            self._send(message)
+            if isinstance(message, threading.Event):
+                message.set()
+            else:
+                self._send(message)

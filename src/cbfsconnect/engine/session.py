@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cbfsconnect.engine.dropped import take_back
@@ -281,8 +281,11 @@ class Session:
         self._ended(self)
 
 
-def forget_names(session: Session, engine: Engine) -> None:
-    """Have the kernel forget the root's entries: media has gone."""
-    for name in list(engine.nodes.root.children):
-        session.send(wire.inval_entry(ROOT_ID, engine.fsencode(name)))
-    session.send(wire.inval_inode(ROOT_ID, 0, 0))
+def farewell(engine: Engine, open_nodes: Iterable[int]) -> list[bytes]:
+    """What has the kernel forget the root's entries, and the data of what is open: media goes."""
+    names = [engine.fsencode(name) for name in list(engine.nodes.root.children)]
+    return [
+        *(wire.inval_entry(ROOT_ID, name) for name in names),
+        *(wire.inval_inode(node_id) for node_id in open_nodes),
+        wire.inval_inode(ROOT_ID),
+    ]
