@@ -64,7 +64,10 @@ class PublicProperties(EventSource):
         "MetadataCacheTimeout says.",
     )
     non_existent_files_cache_enabled = Property(
-        False, Change.INACTIVE, "Whether the kernel may remember that a name does not exist."
+        False,
+        Change.ANY,
+        "Whether the kernel may remember that a name does not exist. A change takes effect with "
+        "the next mount_media.",
     )
     serialize_access = Property(
         True,
