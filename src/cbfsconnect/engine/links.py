@@ -2,15 +2,17 @@
 
 The client reads the extended attribute `system.cbfs.hard_links`. Its value is the paths inside the
 drive, each ended by NUL. What does not fit into one attribute value is kept for a while: the value
-then ends with `+TOKEN`, and the rest is under `system.cbfs.hard_links.TOKEN`. The enumeration
-itself is over, and its end told to the drive, before the first page is answered; so a reader that
-stops early leaves nothing open.
+then ends with `+TOKEN`, and the rest is under `system.cbfs.hard_links.TOKEN` of the same file. The
+enumeration itself is over, and its end told to the drive, before the first page is answered; so a
+reader that stops early leaves nothing open.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+import threading
 from typing import TYPE_CHECKING
 
 from cbfsconnect.constants import ROOT_FILE_ID
@@ -32,46 +34,74 @@ HARD_LINKS = b"system.cbfs.hard_links"
 _PAGE = 60 * 1024
 """Below the 64 KiB that the kernel lets an attribute have."""
 _MOST_LINKS = 100_000
-_MOST_PAGES = 64
+_TOKEN = re.compile(rb"\.(\d{1,18})\.(\d{1,18})")
 
 
 class LinkPages:
-    """Pages that a client has not fetched yet; the oldest go when there are too many."""
+    """Listings of which clients have not fetched every page yet; the oldest go when it is much."""
 
     def __init__(self) -> None:
-        self._pages: dict[bytes, list[bytes]] = {}
+        self._listings: dict[int, tuple[Node, list[bytes]]] = {}
         self._last = 0
+        self._mutex = threading.Lock()
 
-    def keep(self, paths: list[bytes]) -> bytes:
-        """Keep the rest of a listing; its token."""
-        self._last += 1
-        token = b"%d" % self._last
-        self._pages[token] = paths
-        while len(self._pages) > _MOST_PAGES:
-            self._pages.pop(next(iter(self._pages)), None)
-        return token
+    def keep(self, node: Node, paths: list[bytes]) -> int:
+        """Keep a listing of the node; its number."""
+        with self._mutex:
+            self._last += 1
+            self._listings[self._last] = node, paths
+            kept = sum(len(listing) for _, listing in self._listings.values())
+            for number in list(self._listings):
+                if kept <= 2 * _MOST_LINKS:
+                    break
+                kept -= len(self._listings.pop(number)[1])
+            return self._last
 
-    def take(self, token: bytes) -> list[bytes] | None:
-        """The rest that a token stands for, None when it is not kept any more."""
-        return self._pages.get(token)
+    def find(self, node: Node, number: int) -> list[bytes] | None:
+        """The listing of this number, None when it is not kept any more or of another file."""
+        of, paths = self._listings.get(number, (None, None))
+        return paths if of is node else None
+
+    def drop(self, number: int) -> None:
+        """Everything was fetched."""
+        with self._mutex:
+            self._listings.pop(number, None)
 
 
 def hard_links_page(engine: Engine, node: Node, request: Request, name: bytes) -> bytes | int:
     """One value of the attribute, or an errno."""
-    token = name[len(HARD_LINKS) + 1 :]
-    paths = engine.link_pages.take(token) if token else _enumerate(engine, node, request)
+    token = name.removeprefix(HARD_LINKS)
+    number = start = 0
+    if token:
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            return errno.ENODATA
+        number, start = int(match[1]), int(match[2])
+        paths: list[bytes] | int | None = engine.link_pages.find(node, number)
+    else:
+        paths = _enumerate(engine, node, request)
     if paths is None:
         return errno.ENODATA
     if isinstance(paths, int):
         return paths
-    page, size = [], 0
-    for count, path in enumerate(paths):
-        size += len(path) + 1
+    end = _page_end(paths, start)
+    value = b"".join(path + b"\0" for path in paths[start:end])
+    if end < len(paths):
+        number = number or engine.link_pages.keep(node, paths)
+        return b"%b+%d.%d\0" % (value, number, end)
+    if number and len(value) <= request.body.size:
+        engine.link_pages.drop(number)
+    return value
+
+
+def _page_end(paths: list[bytes], start: int) -> int:
+    """How far the page reaches that begins with the path at `start`."""
+    size = 0
+    for count in range(start, len(paths)):
+        size += len(paths[count]) + 1
         if size > _PAGE:
-            page.append(b"+" + engine.link_pages.keep(paths[count:]))
-            break
-        page.append(path)
-    return b"".join(entry + b"\0" for entry in page)
+            return count
+    return len(paths)
 
 
 def _enumerate(engine: Engine, node: Node, request: Request) -> list[bytes] | int:
@@ -95,16 +125,18 @@ def _enumerate(engine: Engine, node: Node, request: Request) -> list[bytes] | in
         if directory is None:
             problem = f"parent_id {parent_id} of {name!r} is no directory that the drive can name"
             return engine.nonsense("on_enumerate_hard_links", node.path, problem)
-        paths.append(os.fsencode(directory.replace(engine.options.separator, "/") + name))
+        path = os.fsencode(directory.replace(engine.options.separator, "/")) + name
+        if len(path) >= _PAGE:
+            return errno.ENAMETOOLONG  # far beyond what a Linux program can name at once
+        paths.append(path)
     return paths
 
 
-def _links(engine: Engine, handle: Handle) -> list[tuple[str, int]] | int:
-    """Name and parent of every link; the enumeration is closed whatever happens."""
+def _links(engine: Engine, handle: Handle) -> list[tuple[bytes, int]] | int:
+    """Name and parent of every link, or an errno; the enumeration is closed whatever happens."""
     state = handle.state
-    found: list[tuple[str, int]] = []
+    found: list[tuple[bytes, int]] = []
     context: object = 0
-    error = 0
     while True:
         params = CBFSEnumerateHardLinksEventParams(
             handle.node.path,
@@ -118,29 +150,40 @@ def _links(engine: Engine, handle: Handle) -> list[tuple[str, int]] | int:
         context = params.enumeration_context
         if error or not params.link_found:
             break
-        name, parent = params.link_name, params.parent_id
-        if not isinstance(name, str) or not name or "/" in name or parent.__class__ is not int:
-            problem = f"link_name {name!r} with parent_id {parent!r}"
+        name, parent = _encoded(params.link_name), params.parent_id
+        if not name or parent.__class__ is not int:
+            problem = f"link_name {params.link_name!r} with parent_id {parent!r}"
             error = engine.nonsense("on_enumerate_hard_links", handle.node.path, problem)
             break
         found.append((name, parent))
         if len(found) > _MOST_LINKS:
             error = errno.E2BIG
             break
-    _close(engine, handle, context)
-    return error or found
+    closing = _close(engine, handle, context)
+    return error or closing or found
 
 
-def _close(engine: Engine, handle: Handle, context: object) -> None:
+def _encoded(name: object) -> bytes:
+    """The last component of a path in bytes; empty for what cannot be one."""
+    if not isinstance(name, str) or name in (".", "..") or "/" in name or "\0" in name:
+        return b""
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        return b""
+
+
+def _close(engine: Engine, handle: Handle, context: object) -> int:
     handler = engine.on.on_close_hard_links_enumeration
     if handler is None:
-        return
+        return 0
     state = handle.state
     params = CBFSCloseHardLinksEnumerationEventParams(
         handle.node.path, handle.id, context, state.context, handle.context
     )
-    engine.fire(handler, params)
+    error = engine.fire(handler, params)
     state.context, handle.context = params.file_context, params.handle_context
+    return error
 
 
 def _directory_path(engine: Engine, file_id: int) -> str | None:
@@ -149,7 +192,7 @@ def _directory_path(engine: Engine, file_id: int) -> str | None:
     if file_id == ROOT_FILE_ID:
         return separator
     node = engine.nodes.get(file_id)
-    if isinstance(node, Directory):
+    if isinstance(node, Directory) and node.is_named:  # else the id belongs to a new one
         return node.prefix
     path = path_of_id(engine, file_id)
     return None if path is None else path.rstrip(separator) + separator
