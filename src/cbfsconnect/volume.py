@@ -62,6 +62,7 @@ def options_of(cbfs: CBFS) -> Options:
         windows_streams=settings.streams_interface != "xattr",
         sector_size=settings.sector_size,
         cluster_size=settings.cluster_size,
+        default_permissions=settings.default_permissions,
         uid=os.geteuid(),
         gid=os.getegid(),
     )

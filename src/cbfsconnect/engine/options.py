@@ -41,6 +41,8 @@ class Options:
     cluster_size: int = 4096
     timeout: float = 0.0
     """Seconds an event may take before its request fails; 0: any time."""
+    default_permissions: bool = True
+    """The kernel checks access by mode and owner; where it leaves that to us, we do."""
     uid: int = 0
     gid: int = 0
     """Owner of items for which the handler gives none."""

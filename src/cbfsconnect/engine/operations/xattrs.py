@@ -75,7 +75,9 @@ def set_(engine: Engine, worker: Worker, request: Request) -> Reply:
             streams = Streams(engine, node, request)
             error = streams.set(name[len(_STREAM) :], data, request.body.flags)
         elif name == _REPARSE and engine.options.use_reparse_points:
-            error = _on_opened(engine, node, request, set_reparse_data, bytes(data))
+            error = _check_owner(engine, node, request) or _on_opened(
+                engine, node, request, set_reparse_data, bytes(data)
+            )
         return error or wire.empty(request.unique)
     finally:
         engine.order.leave(node.id)
@@ -115,10 +117,26 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
         if name.startswith(_STREAM) and engine.options.stream_xattrs:
             error = Streams(engine, node, request).remove(name[len(_STREAM) :])
         elif name == _REPARSE and engine.options.use_reparse_points:
-            error = _remove_reparse_data(engine, node, request)
+            error = _check_owner(engine, node, request)
+            error = error or _remove_reparse_data(engine, node, request)
         return error or wire.empty(request.unique)
     finally:
         engine.order.leave(node.id)
+
+
+def _check_owner(engine: Engine, node: Node, request: Request) -> int:
+    """0 when the caller may change what the item is, else an errno.
+
+    The kernel checks no rights for attributes whose names begin with `system.`: it leaves that to
+    the filesystem.
+    """
+    if not request.uid or not engine.options.default_permissions:
+        return 0
+    params = engine.info(node.path, node)
+    if isinstance(params, int):
+        return params
+    owner = engine.options.uid if params.uid is None else params.uid
+    return 0 if request.uid == owner else errno.EPERM
 
 
 def _remove_reparse_data(engine: Engine, node: Node, request: Request) -> int:
