@@ -10,14 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import queue
+import re
 import struct
 import threading
 import time
-from collections.abc import Iterator
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
+
+import pytest
 
 from cbfsconnect import CBFS
 from cbfsconnect.engine.engine import Engine
@@ -536,6 +539,14 @@ def session(transport: MemoryTransport, features: int = 0, **options: Any) -> It
         transport.end()
         assert served.wait_until_over(10)
         assert served.close(10)
+
+
+@contextmanager
+def fails(number: int) -> Iterator[None]:
+    """The calls inside fail with this errno."""
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))) as caught:
+        yield
+    assert caught.value.errno == number
 
 
 def eventually(condition: Any, timeout: float = 10.0) -> None:
