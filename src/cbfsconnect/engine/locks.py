@@ -164,22 +164,33 @@ class LockTable:
             self._held.pop(node, None)
 
     def _release_all(self, node: Node, locks: list[Lock]) -> None:
-        """A closing process gives everything up: one event for all, where the drive wants that."""
-        if locks and self._engine.options.unlock_all:
-            self._fire_unlock(locks[0], -1, -1)
-            for lock in locks:
-                self._cut(node, lock)
-            self._grant(node)
-        else:
-            self._release(node, locks)
+        """A closing process gives everything up: one event for all, where the drive wants that.
 
-    def _release(self, node: Node, locks: Iterable[Lock]) -> None:
+        That event speaks of all that is locked through a handle. What stays locked through it, by
+        another process or with flock, makes the ranges be told one by one.
+        """
+        if not self._engine.options.unlock_all:
+            self._release(node, locks)
+            return
+        held = self._held.get(node, ())
+        for handle in dict.fromkeys(lock.handle for lock in locks):
+            going = [lock for lock in locks if lock.handle is handle]
+            if any(lock.handle is handle and lock not in going for lock in held):
+                self._release(node, going, grant=False)
+                continue
+            self._fire_unlock(going[0], -1, -1)
+            for lock in going:
+                self._cut(node, lock)
+        if locks:
+            self._grant(node)
+
+    def _release(self, node: Node, locks: Iterable[Lock], *, grant: bool = True) -> None:
         released = False
         for lock in locks:
             self._fire_unlock(lock, lock.start, lock.length)
             self._cut(node, lock)
             released = True
-        if released:
+        if released and grant:
             self._grant(node)
 
     def _fire_unlock(self, lock: Lock, start: int, length: int) -> None:

@@ -24,8 +24,11 @@ class CBFSLockFileEventParams(EventParams, number=30, kernel="SETLK, SETLKW"):
 class CBFSUnlockFileEventParams(
     EventParams, number=48, kernel="SETLK with F_UNLCK; FLUSH and RELEASE of who holds locks"
 ):
-    """A range is released; -1 and -1: all of them (setting SupportUnlockAllRequests).
+    """A range is released; -1 and -1: all of the handle's (setting SupportUnlockAllRequests).
 
+    A range to the end of the file, however long that becomes, ends at 2**63. A program may name a
+    range of which only parts are locked: it comes as it was named, once. For what a closing or
+    dying process holds still, each range comes, or with that setting one -1 and -1 for a handle.
     The result is ignored: an unlock does not fail.
     """
 
