@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cbfsconnect.drives.memory import MemoryDrive
 from cbfsconnect.engine.session import Session
 from cbfsconnect.fuse.abi import InitFlag, Opcode
-from cbfsconnect.fuse.transport import SessionEnded
+from cbfsconnect.fuse.transport import SESSION_ENDED
 from support.kernel import ROOT, SILENT, FakeKernel, Kernel, eventually, fails
 from support.plain import LockingDrive, PlainDrive
 
@@ -239,7 +239,7 @@ def test_the_end_closes_what_is_open() -> None:
 
 def test_a_broken_connection_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(FakeKernel):
-        def receive(self, buffers: Any) -> int:
+        def receive(self, buffer: memoryview) -> int:
             raise OSError(errno.EPERM, "no")
 
     ended = threading.Event()
@@ -379,5 +379,6 @@ def test_the_transport_in_memory_ends_for_every_reader() -> None:
     transport = FakeKernel()
     transport.end()
     for _ in range(3):
-        with pytest.raises(SessionEnded):
-            transport.receive((bytearray(8),))
+        with pytest.raises(OSError, match="ended") as failure:
+            transport.receive(memoryview(bytearray(8)))
+        assert failure.value.errno in SESSION_ENDED

@@ -33,7 +33,10 @@ REPLIES = {
     "empty": (wire.empty(U), reply("")),
     "data": (wire.data(U, b"payload"), reply("", tail=b"payload")),
     "data-view": (wire.data(U, memoryview(b"payload")), reply("", tail=b"payload")),
-    "data-header": (wire.data_header(U, 4096), struct.pack("=IiQ", 4112, 0, U)),
+    "data-in-place": (
+        wire.data_in_place(memoryview(bytearray(16) + b"bytes, others"), U, 5),
+        struct.pack("=IiQ", 21, 0, U) + b"bytes",
+    ),
     "attr": (wire.attr(U, 60, 62, ATTR), reply("QII" + ATTR_FORMAT, 60, 62, 0, *ATTR)),
     "entry": (wire.entry(U, 9, 3, 60, 62, 61, 63, ATTR), reply(ENTRY_FORMAT, *ENTRY)),
     "opened": (wire.opened(U, 5, 2), reply("QIi", 5, 2, 0)),

@@ -18,6 +18,9 @@ SECOND = 1_000_000_000
 BLOCK = 512
 """The unit of `st_blocks`."""
 
+_UNUSUAL = c.FILE_ATTRIBUTE_DIRECTORY | c.FILE_ATTRIBUTE_REPARSE_POINT | c.FILE_ATTRIBUTE_READONLY
+_USUAL_FILE = stat.S_IFREG | 0o644
+
 _KIND_OF_TAG = {
     c.IO_REPARSE_TAG_SYMLINK: stat.S_IFLNK,
     c.IO_REPARSE_TAG_LX_SYMLINK: stat.S_IFLNK,
@@ -66,20 +69,23 @@ class Attributes:
     def __init__(self, options: Options, started: int) -> None:
         self._uid = options.uid
         self._gid = options.gid
-        self._started = started
+        self._started = divmod(started, SECOND)
         self._block_size = options.cluster_size or options.sector_size
 
     def mode_of(self, info: Information) -> int:
         """Type and permissions of the item; TypeError or ValueError when they are nonsense."""
-        mode = info.mode
-        if mode is not None and mode & 0o170000:
+        mode, attributes = info.mode, info.attributes
+        if mode is None:
+            if not attributes & _UNUSUAL:
+                return _USUAL_FILE
+        elif mode & 0o170000:
             if mode & 0o170000 not in _KINDS:
                 raise ValueError(f"mode is {mode:#o}, of no kind of item")
             return mode
-        kind = kind_of(info.attributes, info.reparse_tag)
+        kind = kind_of(attributes, info.reparse_tag)
         if mode is None:
             mode = 0o755 if kind == stat.S_IFDIR else 0o777 if kind == stat.S_IFLNK else 0o644
-            if info.attributes & c.FILE_ATTRIBUTE_READONLY and kind == stat.S_IFREG:
+            if attributes & c.FILE_ATTRIBUTE_READONLY and kind == stat.S_IFREG:
                 mode = 0o444
         return kind | mode
 
@@ -87,31 +93,37 @@ class Attributes:
         """The fields of struct fuse_attr, in order, for inode `number`."""
         written = info.last_write_time_ns
         if written is None:
-            written = self._started if info.creation_time_ns is None else info.creation_time_ns
+            written = info.creation_time_ns
+        if written is None:
+            seconds, rest = self._started
+        else:
+            seconds, rest = divmod(written, SECOND)
+            # The kernel takes the seconds as two's complement: before 1970 they are negative.
+            seconds &= 0xFFFFFFFFFFFFFFFF
+        changed_s, changed_ns, accessed_s, accessed_ns = seconds, rest, seconds, rest
         changed = info.change_time_ns
-        if changed is None:
-            changed = written
+        if changed is not None and changed != written:
+            changed_s, changed_ns = divmod(changed, SECOND)
+            changed_s &= 0xFFFFFFFFFFFFFFFF
         accessed = info.last_access_time_ns
-        if accessed is None:
-            accessed = written
+        if accessed is not None and accessed != written:
+            accessed_s, accessed_ns = divmod(accessed, SECOND)
+            accessed_s &= 0xFFFFFFFFFFFFFFFF
         size = info.size
         if size >> 63:  # the kernel would take the whole item for broken
             raise ValueError(f"size is {size}, out of range")
         allocated = info.allocation_size
-        if allocated is None:
-            allocated = size
         uid, gid = info.uid, info.gid
         return (
             number,
             size,
-            (allocated + 511) // BLOCK,
-            # The kernel takes the seconds as two's complement: before 1970 they are negative.
-            accessed // SECOND & 0xFFFFFFFFFFFFFFFF,
-            written // SECOND & 0xFFFFFFFFFFFFFFFF,
-            changed // SECOND & 0xFFFFFFFFFFFFFFFF,
-            accessed % SECOND,
-            written % SECOND,
-            changed % SECOND,
+            ((size if allocated is None else allocated) + 511) // BLOCK,
+            accessed_s,
+            seconds,
+            changed_s,
+            accessed_ns,
+            rest,
+            changed_ns,
             mode,
             links,
             self._uid if uid is None else uid,

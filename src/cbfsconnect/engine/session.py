@@ -21,7 +21,7 @@ from cbfsconnect.engine.workers import Worker, Workers
 from cbfsconnect.fuse import wire
 from cbfsconnect.fuse.abi import ROOT_ID, InitFlag, Opcode
 from cbfsconnect.fuse.negotiate import Refused, negotiate
-from cbfsconnect.fuse.transport import SessionEnded
+from cbfsconnect.fuse.transport import READ_AGAIN, SESSION_ENDED
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
@@ -46,6 +46,8 @@ _ALWAYS = (
     | InitFlag.INIT_EXT
 )
 """What the operations implement for every drive."""
+
+_INIT = int(Opcode.INIT)  # looking it up in its class takes longer than comparing it
 
 
 class Session:
@@ -76,7 +78,6 @@ class Session:
         self._given_up = False
         self._receive = transport.receive
         self._send = transport.send
-        self._send_parts = transport.send_parts
         self.workers = Workers(
             self._serve,
             self._answer_late,
@@ -152,25 +153,22 @@ class Session:
     def _serve(self, worker: Worker) -> bool:
         """Read a request and serve it; False when the session is over."""
         try:
-            length = self._receive((worker.buffer,))
-        except SessionEnded:
-            self._end(worker)
-            return False
+            length = self._receive(worker.buffer)
         except OSError as error:
-            log.error("cannot read from the kernel any more: %s", error)
-            self._end(worker)
-            return False
-        self.workers.reading.discard(worker)
+            return self._read_failed(worker, error)
+        workers = self.workers
+        workers.reading.discard(worker)
         if not length:
             return True
         try:
-            request = wire.decode(worker.view, length)
+            request = wire.decode(worker.buffer, length)
         except wire.MalformedMessage as error:
             self._refuse(error)
             return True
         worker.limit = None
         worker.request = request
-        self.workers.took(request.opcode)
+        if not workers.watched or request.opcode in workers.blocking:
+            workers.took(request.opcode)
         try:
             engine = self.engine
             reply = self._run(engine, worker, request)
@@ -182,11 +180,21 @@ class Session:
             worker.request = None
         return True
 
+    def _read_failed(self, worker: Worker, error: OSError) -> bool:
+        """Whether to read again."""
+        if error.errno in READ_AGAIN:
+            return True
+        if error.errno not in SESSION_ENDED:
+            log.error("cannot read from the kernel any more: %s", error)
+        self._end(worker)
+        return False
+
     def _run(self, engine: Engine | None, worker: Worker, request: Request) -> Reply:
         """The reply of the operation; whatever goes wrong in it becomes EIO."""
-        if engine is None or request.opcode == Opcode.INIT:
+        opcode = request.opcode
+        if engine is None or opcode == _INIT:
             return self._without_engine(request)
-        operation = OPERATIONS.get(request.opcode)
+        operation = OPERATIONS.get(opcode)
         if operation is None:
             return errno.ENOSYS
         try:
@@ -202,15 +210,10 @@ class Session:
         if reply is None:
             return
         try:
-            if reply.__class__ is bytes:
+            if not isinstance(reply, int):
                 self._send(reply)
-            elif reply.__class__ is int:
-                if request.opcode not in wire.NO_REPLY:
-                    self._send(wire.error(request.unique, reply))
-            elif reply.__class__ is tuple:
-                self._send_parts(reply)
-            else:
-                self._send(reply)  # type: ignore[arg-type]
+            elif request.opcode not in wire.NO_REPLY:
+                self._send(wire.error(request.unique, reply))
         except OSError as error:
             # ENOENT: the request is gone (it timed out just now, or the drive was unmounted).
             if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from cbfsconnect.events.declare import EVENTS, EventParams, event_name
 from cbfsconnect.events.directories import (
@@ -62,8 +62,9 @@ class HandlerTable:
         for name in EVENTS:
             setattr(self, name, None)
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"no such event: {name}")
+    if TYPE_CHECKING:  # a real one would make every look-up slow
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class EventSlot(Generic[P]):

@@ -38,6 +38,7 @@ def _message(*parts: type[tuple[Any, ...]]) -> tuple[int, Callable[..., bytes]]:
 # --- replies ---------------------------------------------------------------------------------
 
 _HEADER_SIZE, _pack_header = _message()
+_pack_header_into: Final = layout(abi.OutHeader).pack_into
 
 
 def error(unique: int, errno: int) -> bytes:
@@ -52,9 +53,11 @@ def empty(unique: int) -> bytes:
     return _pack_header(_HEADER_SIZE, 0, unique)
 
 
-def data_header(unique: int, n: int) -> bytes:
-    """Return the header for *n* bytes of payload that the caller sends behind it by writev(2)."""
-    return _pack_header(_HEADER_SIZE + n, 0, unique)
+def data_in_place(buffer: memoryview, unique: int, n: int) -> memoryview:
+    """Answer READ with the *n* bytes that lie in *buffer* behind room for the header."""
+    end = _HEADER_SIZE + n
+    _pack_header_into(buffer, 0, end, 0, unique)
+    return buffer[:end]
 
 
 def data(unique: int, payload: Buffer) -> bytes:

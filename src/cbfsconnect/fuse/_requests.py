@@ -221,6 +221,7 @@ FORMS: Final[dict[Opcode, Form]] = {
 _Decoder: TypeAlias = Callable[[Request, Buffer, int], None]
 
 _START: Final = IN_HEADER_SIZE
+_new: Final = object.__new__
 _unpack_header: Final = layout(abi.InHeader).unpack_from
 
 
@@ -236,7 +237,16 @@ def decode(buffer: Buffer, length: int) -> Request:
     decoder = _DECODERS.get(opcode)
     if decoder is None:
         raise UnknownOpcode(unique, opcode, "not an opcode of this protocol version")
-    request = Request(opcode, unique, nodeid, uid, gid, pid)
+    # Field by field: the call of its __init__ would take longer than all else here.
+    request = _new(Request)
+    request.opcode = opcode
+    request.unique = unique
+    request.nodeid = nodeid
+    request.uid = uid
+    request.gid = gid
+    request.pid = pid
+    request.body = request.data = request.extensions = None
+    request.name = request.name2 = b""
     if size != length:
         raise _malformed(request, f"header says {size} bytes, {length} were sent")
     if extlen:
@@ -366,11 +376,11 @@ def _payload(form: Form) -> _Decoder:
 
     def decode_payload(request: Request, buffer: Buffer, end: int) -> None:
         decode_prefix(request, buffer, end)
-        if request.body[counter] != end - start:
-            raise _malformed(
-                request, f"{end - start} bytes of data, {text} says {request.body[counter]}"
-            )
-        request.data = memoryview(buffer)[start:end]
+        told = request.body[counter]
+        if told != end - start:
+            raise _malformed(request, f"{end - start} bytes of data, {text} says {told}")
+        view = buffer if buffer.__class__ is memoryview else memoryview(buffer)
+        request.data = view[start:end]
 
     return decode_payload
 

@@ -6,33 +6,36 @@ A transport moves whole messages: one read is one request, one write one reply o
 from __future__ import annotations
 
 import errno
+import io
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 Buffer = bytes | bytearray | memoryview
 
-
-class SessionEnded(Exception):
-    """The drive was unmounted, or its connection aborted: nothing more will come."""
+READ_AGAIN = frozenset((errno.ENOENT, errno.EINTR, errno.EAGAIN))
+"""Errors of `receive` after which it is called again. ENOENT: the request was taken back; the
+others: nothing was read."""
+SESSION_ENDED = frozenset((errno.ENODEV, errno.ECONNABORTED, errno.EBADF))
+"""Errors of `receive` that end the session. ENODEV: the drive was unmounted; ECONNABORTED: its
+connection was aborted; EBADF: we have closed it ourselves."""
 
 
 class Transport(Protocol):
     """What a session needs of a connection to the kernel."""
 
-    def receive(self, buffers: Sequence[bytearray]) -> int:
-        """Read one request into the buffer; its length. Waits for one.
+    @property
+    def receive(self) -> Callable[[memoryview], int | None]:
+        """Read one request into the buffer; its length, nothing or None: try again. Waits for one.
 
-        Raises `SessionEnded` when there will be none. 0 means: try again.
+        Raises `OSError`: see `READ_AGAIN` and `SESSION_ENDED`.
         """
 
-    def send(self, message: Buffer) -> object:
-        """Write one message. Raises `OSError`."""
-
-    def send_parts(self, parts: Sequence[Buffer]) -> object:
-        """Write one message that is given in parts. Raises `OSError`."""
+    @property
+    def send(self) -> Callable[[Buffer], object]:
+        """Write one message. Raises `OSError`, and `ValueError` after `close`."""
 
     def cut(self) -> None:
         """End the connection. Calls that come later do nothing, and read nothing."""
@@ -45,32 +48,18 @@ class Transport(Protocol):
 
 
 class DeviceTransport:
-    """`/dev/fuse`, by the descriptor that the mount gave."""
+    """`/dev/fuse`, by the descriptor that the mount gave.
+
+    `receive` and `send` are the methods of a raw file: a Python function around them, or
+    `os.readv`, would take a good part of what a request takes altogether.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._file = io.FileIO(fd, "r+", closefd=False)
+        self.receive = self._file.readinto
+        self.send = self._file.write
         self._mutex = threading.Lock()
-
-    def receive(self, buffers: Sequence[bytearray]) -> int:
-        """Read one request; see `Transport`."""
-        try:
-            return os.readv(self.fd, buffers)
-        except OSError as error:
-            # ENOENT: the request was taken back; EINTR, EAGAIN: nothing was read.
-            if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
-                return 0
-            # ENODEV: unmounted; ECONNABORTED: aborted; EBADF: closed by ourselves.
-            if error.errno in (errno.ENODEV, errno.ECONNABORTED, errno.EBADF):
-                raise SessionEnded from None
-            raise
-
-    def send(self, message: Buffer) -> object:
-        """Write one message; see `Transport`."""
-        return os.write(self.fd, message)
-
-    def send_parts(self, parts: Sequence[Buffer]) -> object:
-        """Write one message given in parts; see `Transport`."""
-        return os.writev(self.fd, parts)
 
     def cut(self) -> None:
         """Let `/dev/fuse` go: what the kernel still wants to ask fails with ENOTCONN.
@@ -91,6 +80,7 @@ class DeviceTransport:
     def close(self) -> None:
         """Close the descriptor."""
         with self._mutex:
+            self._file.close()
             fd, self.fd = self.fd, -1
             if fd >= 0:
                 os.close(fd)
@@ -111,23 +101,19 @@ class MemoryTransport:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._sent: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def receive(self, buffers: Sequence[bytearray]) -> int:
+    def receive(self, buffer: memoryview) -> int:
         """Wait for the next `put`; see `Transport`."""
         request = self._requests.get()
         if request is None:
             self._requests.put(None)
-            raise SessionEnded
-        buffers[0][: len(request)] = request
+            raise OSError(errno.ENODEV, "the test has ended the session")
+        buffer[: len(request)] = request
         return len(request)
 
     def send(self, message: Buffer) -> object:
         """Keep a message for `take`; see `Transport`."""
         self._sent.put(bytes(message))
         return len(message)
-
-    def send_parts(self, parts: Sequence[Buffer]) -> object:
-        """Keep a message for `take`; see `Transport`."""
-        return self.send(b"".join(parts))
 
     def cut(self) -> None:
         """End it."""

@@ -42,13 +42,8 @@ def read(engine: Engine, worker: Worker, request: Request) -> Reply:
         size = body.size
         if not engine.options.read_outside_eof:
             size = _inside(engine, node, handle, body.offset, size)
-        out = worker.output(size)
-        done = read_into(engine, node, handle, body.offset, out)
-        if done < 0:
-            return -done
-        if done == size:
-            return wire.data_header(request.unique, done), out
-        return wire.data_header(request.unique, done), out[:done]
+        done = read_into(engine, node, handle, body.offset, worker.output(size))
+        return worker.data_reply(request.unique, done) if done >= 0 else -done
     finally:
         leave(node.id)
 

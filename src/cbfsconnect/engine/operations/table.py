@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from cbfsconnect.fuse.abi import Opcode
     from cbfsconnect.fuse.wire import Request
 
-Reply: TypeAlias = bytes | memoryview | int | tuple[bytes, memoryview] | None
-"""A whole message, or header and payload apart; an errno; None where no answer is due (yet)."""
+Reply: TypeAlias = bytes | memoryview | int | None
+"""A whole message; an errno; None where no answer is due (yet)."""
 
 Operation: TypeAlias = "Callable[[Engine, Worker, Request], Reply]"
 
