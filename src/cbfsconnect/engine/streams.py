@@ -45,6 +45,8 @@ class Streams:
 
         With `limit` 0 only the length counts, and zeros stand for the content.
         """
+        if not self._can_be_named(name):
+            return errno.ENODATA
         node = self._stream(name)
         size = self._size(node)
         if size < 0:
@@ -63,6 +65,8 @@ class Streams:
 
     def set(self, name: bytes, value: memoryview, flags: int) -> int:
         """Write a stream, whole; 0 or an errno."""
+        if not self._can_be_named(name):
+            return errno.EINVAL
         node = self._stream(name)
         size = self._size(node)
         missing = size == -errno.ENODATA
@@ -83,6 +87,8 @@ class Streams:
 
     def remove(self, name: bytes) -> int:
         """Delete a stream; 0 or an errno."""
+        if not self._can_be_named(name):
+            return errno.ENODATA
         node = self._stream(name)
         size = self._size(node)
         if size < 0:
@@ -101,6 +107,11 @@ class Streams:
             return self._enumerate(handle)
         finally:
             engine.handles.close(handle)
+
+    def _can_be_named(self, name: bytes) -> bool:
+        """Whether a name stays one in a path: attributes may have slashes in theirs."""
+        separator = os.fsencode(self._engine.options.separator)
+        return bool(name) and b"/" not in name and separator not in name
 
     def _stream(self, name: bytes) -> Node:
         """A node of the stream that the kernel never hears of."""
@@ -208,12 +219,16 @@ class Streams:
 
     def _stream_name(self, given: object) -> bytes:
         """The name in `:NAME` or `:NAME:$DATA`; empty for the unnamed stream and for nonsense."""
-        name = given.removeprefix(":").removesuffix(":$DATA") if isinstance(given, str) else None
-        if name is None or "\0" in name or len(os.fsencode(name)) > 250:
+        name = given.removeprefix(":").removesuffix(":$DATA") if isinstance(given, str) else "\0"
+        try:
+            encoded = os.fsencode(name)
+        except UnicodeError:
+            encoded = b"\0"
+        if b"\0" in encoded or len(encoded) > 250:
             problem = f"{given!r} cannot be the name of a stream"
             self._engine.nonsense("on_enumerate_named_streams", self._node.path, problem)
             return b""
-        return os.fsencode(name)
+        return encoded
 
     def _close_enumeration(self, handle: Handle, context: object) -> None:
         handler = self._engine.on.on_close_named_streams_enumeration
