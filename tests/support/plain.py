@@ -37,8 +37,8 @@ class Item:
 class PlainDrive:
     """Items by path; a stream is under `/file:stream`. The handlers never look at a context.
 
-    Listings are in the order of `items`, with the position as the enumeration context. Everything
-    but the names is left out of them, so that each `stat` of a client asks for itself.
+    Listings are in the order of `items`, with the position as the enumeration context. They tell
+    names and ids only, so that each `stat` of a client asks for itself.
     """
 
     def __init__(self, **files: bytes) -> None:
@@ -162,9 +162,10 @@ class PlainDrive:
     def on_enumerate_directory(self, p: Any) -> None:
         if p.restart:
             p.enumeration_context = 0
-        names = self.children(p.directory_name)
+        names, prefix = self.children(p.directory_name), p.directory_name.rstrip("/")
         if p.enumeration_context < len(names):
-            p.file_found, p.file_name = True, names[p.enumeration_context]
+            name = p.file_name = names[p.enumeration_context]
+            p.file_found, p.file_id = True, self.items[f"{prefix}/{name}"].file_id
             p.enumeration_context += 1
 
     def on_close_directory_enumeration(self, p: Any) -> None:
