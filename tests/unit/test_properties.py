@@ -51,9 +51,9 @@ def cbfs() -> Iterator[CBFS]:
 
 def refused(code: int, cbfs: CBFS, name: str, value: Any) -> None:
     before = getattr(cbfs, name)
-    for change in (lambda: setattr(cbfs, name, value), lambda: set_(cbfs, name, value)):
+    for change in (setattr, set_):
         with pytest.raises(CBFSConnectError, match=name) as caught:
-            change()
+            change(cbfs, name, value)
         assert caught.value.code == code
     assert getattr(cbfs, name) == before
 

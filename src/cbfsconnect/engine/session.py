@@ -76,6 +76,7 @@ class Session:
         self._end_mutex = threading.Lock()
         self._refusal = ""
         self._given_up = False
+        self._abandoned = False
         self._receive = transport.receive
         self._send = transport.send
         self.workers = Workers(
@@ -141,6 +142,8 @@ class Session:
     def abandon(self) -> None:
         """In a forked child: let go of the connection, which is the parent's."""
         self.engine = None
+        self._abandoned = True
+        self.workers.abandon()
         self._transport.abandon()
 
     def _drained(self) -> None:
@@ -224,6 +227,8 @@ class Session:
 
     def _drop(self, engine: Engine, worker: Worker, request: Request, reply: Reply) -> None:
         """Nobody wants this reply: it is late, or media was taken out meanwhile."""
+        if self._abandoned:
+            return
         if worker.late is not request and reply is not None:
             self._answer(None, worker, request, self._without_engine(request))
         take_back(engine, worker, request, reply)

@@ -37,10 +37,12 @@ MOST_WORKERS = 256
 
 _TICK_S = 0.002
 _IDLE_TICKS = 50
-_INCIDENTS = 3
-"""So often must requests of a kind be seen to block before another worker reads ahead of them: one
-that was only held up by a busy machine does not count."""
-_BLOCKS_FOR_S = 1.0
+_FADING = 0.9
+_BLOCKS_FROM = 3.0
+_BLOCKS_TO = 0.5
+"""Each look at which a kind of request is found blocked adds 1 to its score, and each look takes a
+tenth of it away. So a kind counts as blocking when that happens at a third of the looks, and
+until it has not happened for some twenty: not when a busy machine holds a quick one up at times."""
 _SLEEP_S = 10.0
 """A worker that was not needed for so long ends."""
 
@@ -132,7 +134,7 @@ class Workers:
         self._stopped.acquire()
         self.reading: set[Worker] = set()
         self.blocking: set[int] = set()
-        self._incidents: dict[int, tuple[int, float]] = {}
+        self._scores: dict[int, float] = {}
         self._watching = threading.Event()
         self.watched = False
         self._watchman = threading.Thread(target=self._watch, name="cbfs-watchman", daemon=True)
@@ -169,6 +171,10 @@ class Workers:
         for worker in sleepers:
             worker.wake.release()
         self._watching.set()
+
+    def abandon(self) -> None:
+        """In a forked child: the worker whose handler forked, if it returns here, shall end."""
+        self._stopping = True
 
     def join(self, timeout: float) -> list[Worker]:
         """Wait until all threads have ended, for `timeout` seconds; those that have not.
@@ -276,6 +282,7 @@ class Workers:
     def _look(self, now: float) -> bool:
         """One look at all workers; whether any of them is at a request."""
         busy = False
+        blocked: set[int] = set()
         for worker in list(self._all):
             request = worker.request
             if request is None:
@@ -284,25 +291,28 @@ class Workers:
             if worker.seen is not request:
                 worker.seen, worker.seen_at = request, now
                 continue
-            self._note_incident(request.opcode, now)
+            blocked.add(request.opcode)
             self._check_timeout(worker, request, now)
         if busy and not self.reading and self._all_are_stuck():
             self.add_reader()
-        for opcode, (_, at) in list(self._incidents.items()):
-            if now - at > _BLOCKS_FOR_S:
-                del self._incidents[opcode]
-                self.blocking.discard(opcode)
+        if blocked or self._scores:
+            self._judge(blocked)
         return busy
 
     def _all_are_stuck(self) -> bool:
         """Whether every request in progress was there at the look before already."""
         return all(w.request is None or w.request is w.seen for w in list(self._all))
 
-    def _note_incident(self, opcode: int, now: float) -> None:
-        count, _ = self._incidents.get(opcode, (0, now))
-        self._incidents[opcode] = (count + 1, now)
-        if count + 1 >= _INCIDENTS:
-            self.blocking.add(opcode)
+    def _judge(self, blocked: set[int]) -> None:
+        """Decide which kinds of requests block, by what the last looks have found."""
+        for opcode in blocked | self._scores.keys():
+            score = self._scores.get(opcode, 0.0) * _FADING + (opcode in blocked)
+            self._scores[opcode] = score
+            if score >= _BLOCKS_FROM:
+                self.blocking.add(opcode)
+            elif score < _BLOCKS_TO:
+                del self._scores[opcode]
+                self.blocking.discard(opcode)
 
     def _check_timeout(self, worker: Worker, request: Request, now: float) -> None:
         limit = self._timeout if worker.limit is None else worker.limit
