@@ -10,6 +10,7 @@ this file says in a line what each parameter of an event means.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import re
 import sys
@@ -194,7 +195,8 @@ def settings_page() -> str:
         "Settings",
         '`CBFS.config("Name")` reads a setting and `CBFS.config("Name=Value")` changes it; '
         "`cbfsconnect.mount` takes them as `config={...}`. Names may be written in any case; truth "
-        "values are True/False, 1/0 or Yes/No. *Linux* marks those of this library alone.",
+        "values are True/False, 1/0 or Yes/No. What is changed while media is mounted takes effect "
+        "with the next `mount_media`. *Linux* marks those of this library alone.",
         table(("setting", "type", "default", "may be changed", ""), rows),
     )
 
@@ -329,10 +331,10 @@ def errors_page() -> str:
 
 
 def _errno_name(value: int) -> str:
-    import errno
-
     number = errors.errno_from_win32(value)
-    return errno.errorcode.get(number, "success" if number == 0 else str(number))
+    # Python knows two names for some numbers, and gives the rarer one.
+    names = {0: "success", errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK"}
+    return names.get(number) or errno.errorcode[number]
 
 
 # --- all pages ------------------------------------------------------------------------------------

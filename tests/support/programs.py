@@ -66,6 +66,13 @@ class Program:
         assert not self._is_mounted(), f"{self.mountpoint} is mounted still:\n{output}"
         return output
 
+    def end_by_itself(self) -> str:
+        """Wait until the program has noticed that its drive is unmounted; what it has printed."""
+        self._ended = True
+        output, _ = self._process.communicate(timeout=_DEADLINE_S)
+        assert self._process.returncode == 0, f"ended with {self._process.returncode}:\n{output}"
+        return output
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
