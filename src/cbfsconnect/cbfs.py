@@ -16,7 +16,7 @@ import time
 from typing import ClassVar
 
 from cbfsconnect import constants as c
-from cbfsconnect import lifetime
+from cbfsconnect import lifetime, masks
 from cbfsconnect.engine import changes
 from cbfsconnect.engine.engine import STUCK_AFTER_S, Engine
 from cbfsconnect.engine.notifier import Notifier
@@ -29,6 +29,7 @@ from cbfsconnect.errors import (
     ERROR_IMPLEMENTATION_LIMIT,
     ERROR_INVALID_PARAMETER,
     ERROR_INVALID_STATE,
+    ERROR_IO_PENDING,
     CBFSConnectError,
     win32_from_errno,
 )
@@ -41,9 +42,11 @@ from cbfsconnect.events import (
 from cbfsconnect.fuse import mount as fuse_mount
 from cbfsconnect.fuse.abi import ROOT_ID
 from cbfsconnect.fuse.transport import DeviceTransport
+from cbfsconnect.opened_files import OpenedFiles, OpenedFilesGetters
 from cbfsconnect.originators import Originators
 from cbfsconnect.points import MountingPoint, check_flags
 from cbfsconnect.settings import Settings
+from cbfsconnect.system import System
 from cbfsconnect.volume import check_volume, features_of, fire_volume_event, options_of
 
 log = logging.getLogger("cbfsconnect")
@@ -59,7 +62,7 @@ _RELEASED_WITHIN_S = 1.0
 """The kernel tells of a closed file a moment later; so long a file may seem to be open still."""
 
 
-class CBFS(Originators):
+class CBFS(Originators, OpenedFilesGetters, System):
     """One virtual filesystem, served by handlers that are assigned to its `on_…` attributes.
 
     Methods and properties raise `CBFSConnectError`, whose `code` is a Win32 error number. Those
@@ -314,6 +317,40 @@ class CBFS(Originators):
         else:
             self._notifier.put(told)
         return True
+
+    def release_unused_files(self) -> bool:
+        """Have the kernel let go of all that it caches of files that nobody has open.
+
+        Raises ERROR_IO_PENDING inside a handler: there it is done a moment later.
+        """
+        self._need_media("release_unused_files")
+        engine, session = self._engine, self._session
+        if engine is None or session is None:
+            return True
+        told = changes.releases(engine)
+        if self._in_event():
+            self._notifier.put(told)
+            raise CBFSConnectError(ERROR_IO_PENDING, "unused files are released in a moment")
+        for message in told:
+            session.send(message)
+        return True
+
+    # --- the snapshot of open files ------------------------------------------------------------
+
+    def create_opened_files_snapshot(self) -> None:
+        """Note which files are open now; the `open_…` getters tell of that moment."""
+        self._refuse_in_event("call create_opened_files_snapshot")
+        self._need_media("create_opened_files_snapshot")
+        self._opened_files = OpenedFiles(self._engine)
+
+    def close_opened_files_snapshot(self) -> None:
+        """Forget the snapshot."""
+        self._opened_files = OpenedFiles()
+
+    @staticmethod
+    def file_matches_mask(mask: str, file_name: str, case_sensitive: bool) -> bool:
+        """Whether a name (no path) matches a mask such as `*.txt`, as Windows matches it."""
+        return masks.matches(mask, file_name, case_sensitive)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Linux extension: wait until the drive is deleted or somebody unmounts it.

@@ -54,3 +54,52 @@ class OpenedFiles:
                 f"found {len(self.entries)}",
             )
         return self.entries[index]
+
+
+class OpenedFilesGetters:
+    """The getters of class CBFS that tell of the snapshot; without one there is nothing in it."""
+
+    _opened_files = OpenedFiles()
+
+    @property
+    def open_files_count(self) -> int:
+        """Entries in the snapshot: the drive itself, and a handle each."""
+        return len(self._opened_files.entries)
+
+    @property
+    def open_handles_count(self) -> int:
+        """Handles in the snapshot."""
+        return self._opened_files.handles
+
+    @property
+    def open_objects_count(self) -> int:
+        """Different files and directories in the snapshot, the drive itself among them."""
+        return self._opened_files.objects
+
+    def get_open_files_count(self) -> int:
+        """Entries in the snapshot; see `open_files_count`."""
+        return self.open_files_count
+
+    def get_open_handles_count(self) -> int:
+        """Handles in the snapshot; see `open_handles_count`."""
+        return self.open_handles_count
+
+    def get_open_objects_count(self) -> int:
+        """Different items in the snapshot; see `open_objects_count`."""
+        return self.open_objects_count
+
+    def get_open_file_name(self, open_file_index: int) -> str:
+        """The path of an open file."""
+        return self._opened_files.entry(open_file_index).name
+
+    def get_open_file_handle_closed(self, open_file_index: int) -> bool:
+        """Whether its process has closed it, while the kernel keeps it still."""
+        return self._opened_files.entry(open_file_index).handle_closed
+
+    def get_open_file_process_id(self, open_file_index: int) -> int:
+        """The process that opened it."""
+        return self._opened_files.entry(open_file_index).process_id
+
+    def get_open_file_process_name(self, open_file_index: int) -> str:
+        """The program of that process; "" when it is gone."""
+        return self._opened_files.entry(open_file_index).process_name

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cbfsconnect import constants as c
 from cbfsconnect.engine.nodes import Directory
-from cbfsconnect.fuse import wire
+from cbfsconnect.fuse import abi, wire
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
@@ -50,18 +50,36 @@ def notices(engine: Engine, path: str, action: int) -> list[bytes]:
     return [*told, wire.inval_inode(parent.id, _ATTRIBUTES_ONLY)]
 
 
+def releases(engine: Engine) -> list[bytes]:
+    """The notifications by which the kernel lets go of all items that are not open."""
+    told = []
+    for node in engine.nodes:
+        if node is engine.nodes.root or _is_in_use(node):
+            continue
+        if not isinstance(node, Directory):
+            told.append(wire.inval_inode(node.id, 0))
+        told.extend(
+            wire.inval_entry(parent.id, engine.fsencode(name), abi.EXPIRE_ONLY)
+            for parent, name in node.names
+        )
+    return told
+
+
 def _of_modified(
     engine: Engine, parent: Directory, name: str, child: Node, data: bool
 ) -> list[bytes]:
     told = [wire.inval_inode(child.id, 0 if data else _ATTRIBUTES_ONLY)]
-    state = child.open
-    if state is not None:
-        state.size = None
-    unused = state is None or state.unflushed == 0
-    if unused and engine.options.write_back and not isinstance(child, Directory):
+    if child.open is not None:
+        child.open.size = None
+    if not _is_in_use(child) and engine.options.write_back and not isinstance(child, Directory):
         engine.nodes.remove_name(parent, name)
         told.append(wire.inval_entry(parent.id, engine.fsencode(name)))
     return told
+
+
+def _is_in_use(node: Node) -> bool:
+    """Whether a process has it open; the kernel tells of the last close a moment later."""
+    return node.open is not None and node.open.unflushed > 0
 
 
 def _find(engine: Engine, path: str) -> tuple[Directory, str] | None:
