@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import threading
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
     from cbfsconnect.engine.handles import Handle
     from cbfsconnect.engine.nodes import Node
+
+_MOST_INTERRUPTED = 256
+"""So many interrupted requests are remembered, in case one of them begins to wait later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class LockTable:
         self._engine = engine
         self._held: dict[Node, list[Lock]] = {}
         self._waiting: dict[int, Lock] = {}
+        self._interrupted: deque[int] = deque(maxlen=_MOST_INTERRUPTED)
+        self._mutex = threading.Lock()
 
     def conflict(self, wanted: Lock) -> Lock | None:
         """The first lock that stands in the way, as F_GETLK reports it."""
@@ -74,17 +81,31 @@ class LockTable:
 
     def lock(self, wanted: Lock, unique: int, *, wait: bool) -> int | None:
         """Lock a range: 0, an errno, or None when the answer comes later."""
+        node, own = wanted.handle.node, [k for k in self._own(wanted) if k.overlaps(wanted)]
+        if wanted.flock and any(k.kind == wanted.kind for k in own):
+            return 0
         if wanted.flock and wait:
             # A flock that is converted is given up first, so that two of them cannot deadlock.
-            self._release(wanted.handle.node, [k for k in self._own(wanted) if k.overlaps(wanted)])
+            self._release(node, own)
         if self.conflict(wanted) is None:
-            return self._take(wanted, wait=wait)
-        if not wait:
-            return errno.EAGAIN
-        if not wanted.flock and self._would_deadlock(wanted):
-            return errno.EDEADLK
+            error = self._take(wanted, wait=wait)
+            if not error and own and wanted.kind == fcntl.F_RDLCK:
+                self._grant(node)  # what was locked for writing may be read by others now
+            return error
+        return self._wait(wanted, unique) if wait else errno.EAGAIN
+
+    def _wait(self, wanted: Lock, unique: int) -> int | None:
+        # Noted first: of two that begin to wait at the same moment, one sees the other.
         self._waiting[unique] = wanted
-        return None
+        error = 0
+        if self._was_interrupted(unique):
+            error = errno.EINTR
+        elif not wanted.flock and self._would_deadlock(wanted):
+            error = errno.EDEADLK
+        if not error:
+            return None
+        del self._waiting[unique]
+        return error
 
     def unlock(self, wanted: Lock) -> None:
         """Unlock a range of the owner."""
@@ -98,13 +119,19 @@ class LockTable:
         """Whether ranges of a file are locked."""
         return any(node.path == path for node in list(self._held))
 
+    def interrupt(self, unique: int) -> Lock | None:
+        """The lock that an interrupted request waits for. If it comes later, it will not wait."""
+        with self._mutex:
+            self._interrupted.append(unique)
+        return self._waiting.get(unique)
+
+    def _was_interrupted(self, unique: int) -> bool:
+        with self._mutex:
+            return unique in self._interrupted
+
     def cancel(self, unique: int) -> Lock | None:
         """Take back a request that waits; None when it waits no more."""
         return self._waiting.pop(unique, None)
-
-    def waiting(self, unique: int) -> Lock | None:
-        """The lock that a request waits for."""
-        return self._waiting.get(unique)
 
     def release_owner(self, handle: Handle, owner: int) -> None:
         """A process closed a descriptor: all its POSIX locks on the file go."""
@@ -209,9 +236,14 @@ class LockTable:
         for unique, wanted in list(self._waiting.items()):
             if wanted.handle.node is not node or self.conflict(wanted) is not None:
                 continue
+            # What it replaces may be what somebody before it waits for.
+            again = wanted.kind == fcntl.F_RDLCK and bool(self._own(wanted))
             del self._waiting[unique]
             error = self._take(wanted, wait=True)
             self._engine.send(wire.error(unique, error) if error else wire.empty(unique))
+            if again:
+                self._grant(node)
+                return
 
     def _would_deadlock(self, wanted: Lock) -> bool:
         """Whether an owner that stands in the way waits, over any number of others, for us."""

@@ -61,7 +61,7 @@ def set_lock(engine: Engine, worker: Worker, request: Request) -> Reply:
 def interrupt(engine: Engine, worker: Worker, request: Request) -> Reply:
     """A client was interrupted: it waits no more for its lock. Other requests run to their end."""
     unique = request.body.unique
-    waiting = engine.locks.waiting(unique)
+    waiting = engine.locks.interrupt(unique)
     if waiting is None:
         return None
     node = waiting.handle.node
