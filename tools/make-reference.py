@@ -64,25 +64,20 @@ def page(title: str, introduction: str, *sections: str) -> str:
 
 
 class Meanings:
-    """What parameters mean; remembers which texts were used."""
+    """What parameters mean."""
 
     def __init__(self) -> None:
         text = (ROOT / "tools" / "parameters.toml").read_text(encoding="utf-8")
         self._texts: dict[str, dict[str, str]] = tomllib.loads(text)
-        self._used: set[tuple[str, str]] = set()
 
-    def of(self, event: str, parameter: str) -> str:
+    def of(self, event: str, parameter: Parameter) -> str:
         """The text for a parameter of an event."""
+        if parameter.type == "c_void_p":
+            return f"`{parameter.name}_view` as a `ctypes.c_void_p`, for `ctypes.memmove`."
         for section in (event, "common"):
-            if parameter in self._texts.get(section, {}):
-                self._used.add((section, parameter))
-                return self._texts[section][parameter]
-        raise SystemExit(f"tools/parameters.toml does not say what {event}.{parameter} means")
-
-    def unused(self) -> list[str]:
-        """Texts that belong to no parameter."""
-        given = {(s, name) for s, texts in self._texts.items() for name in texts}
-        return sorted(f"{section}.{name}" for section, name in given - self._used)
+            if parameter.name in self._texts.get(section, {}):
+                return self._texts[section][parameter.name]
+        raise SystemExit(f"tools/parameters.toml does not say what {event}.{parameter.name} means")
 
 
 def default_of(event: Event, parameter: Parameter) -> str:
@@ -101,7 +96,7 @@ def event_section(event: Event, meanings: Meanings) -> str:
             code("object" if p.type == "Any" else p.type),
             ARROWS[p.direction],
             default_of(event, p),
-            meanings.of(event.name, p.name),
+            meanings.of(event.name, p),
         )
         for p in event.parameters
     ]
@@ -131,8 +126,6 @@ def events_page() -> str:
         ],
     )
     sections = [event_section(event, meanings) for event in events]
-    if meanings.unused():
-        raise SystemExit(f"tools/parameters.toml tells of what is not there: {meanings.unused()}")
     return page(
         "Events",
         "A handler is a callable with one argument, the params object. Parameters marked *in* can "

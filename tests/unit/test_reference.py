@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import cbfsconnect
-from cbfsconnect import EVENTS
+from cbfsconnect import EVENTS, Direction, Parameter
 from cbfsconnect.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -56,4 +56,4 @@ def test_everything_that_is_declared_is_on_a_page(maker: ModuleType) -> None:
 
 def test_a_parameter_without_a_meaning_is_refused(maker: ModuleType) -> None:
     with pytest.raises(SystemExit, match=r"does not say what on_read_file\.nothing means"):
-        maker.Meanings().of("on_read_file", "nothing")
+        maker.Meanings().of("on_read_file", Parameter("nothing", "int", Direction.IN))
