@@ -168,10 +168,10 @@ def without_privileges(mode: int) -> int:
 
 def nonsense_in(info: Any) -> str | None:
     """Say what is wrong with the numbers of an answer that could not be packed."""
-    for name in ("size", "allocation_size", "file_id", "attributes", "hard_link_count", "mode"):
+    for name in ("size", "allocation_size", "file_id", "attributes"):
         if (problem := _problem(name, getattr(info, name, None), 0, 1 << 63)) is not None:
             return problem
-    for name in ("uid", "gid", "rdev"):
+    for name in ("hard_link_count", "mode", "uid", "gid", "rdev"):
         if (problem := _problem(name, getattr(info, name, None), 0, 1 << 32)) is not None:
             return problem
     for name in ("creation", "last_access", "last_write", "change"):

@@ -211,7 +211,8 @@ class Streams:
             name = self._stream_name(params.stream_name)
             if name:
                 names.append(name)
-                room -= len(name) + len("user.") + 1
+            # Counted without a name too: a handler that never ends is not asked for ever.
+            room -= len(name) + len("user.") + 1
             if room < 0:
                 error = errno.E2BIG
         self._close_enumeration(handle, context)
