@@ -112,7 +112,8 @@ print(tree)
 """
     )
     with Program(program, mountpoint=point) as served:
-        assert run("cat", point / "log") == "first\n"
+        # The drive is there a moment before the block of the program runs.
+        run("sh", "-c", f"until grep -q first {point}/log; do sleep 0.05; done", timeout=20)
         run("sh", "-c", "echo second >> log", cwd=point)
         # Writing the file out by close(2) is what dd does at its end, with fsync(2) before.
         run("sh", "-c", "echo third | dd of=log oflag=append conv=notrunc,fsync", cwd=point)
