@@ -230,6 +230,24 @@ def test_other_links_stay_when_one_is_deleted_or_replaced() -> None:
         kernel.let_go()
 
 
+@pytest.mark.parametrize("posix", [True, False])
+def test_a_link_that_was_not_looked_up_is_the_same_file_still(posix: bool) -> None:
+    """Another node would be another inode of the kernel, with a cache of its own."""
+    with Kernel(MemoryDrive(), config={"PosixDelete": posix}) as kernel:
+        made = kernel.create("one")
+        kernel.link(made.nodeid, "two")
+        kernel.close(made.nodeid, made.fh)
+        kernel.forget(made.nodeid, kernel.told[made.nodeid])
+        node = kernel.lookup("one").nodeid
+        fh = kernel.open(node)
+        kernel.unlink("one")
+        assert kernel.lookup("two").nodeid == node
+        kernel.write(node, fh, b"data")
+        kernel.unlink("two")
+        assert kernel.create("three").nodeid != node
+        kernel.let_go()
+
+
 # --- renaming -------------------------------------------------------------------------------------
 
 

@@ -145,6 +145,8 @@ class Engine:
         except (TypeError, ValueError) as error:
             raise ValueError(nonsense_in(params) or str(error)) from error
         self.note_group(node, mode, packed)
+        if links.__class__ is int:
+            node.links = links
         return packed
 
     @staticmethod

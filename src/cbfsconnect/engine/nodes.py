@@ -25,9 +25,13 @@ _INVENTED = 1 << 63
 
 
 class Node:
-    """One item. `open` is there while it has handles; `further` are hard-linked names."""
+    """One item. `open` is there while it has handles; `further` are hard-linked names.
 
-    __slots__ = ("further", "id", "kind", "lookups", "name", "open", "parent")
+    `links` is how many names the drive said it has, less those that were removed since: the kernel
+    need not have looked up all of them.
+    """
+
+    __slots__ = ("further", "id", "kind", "links", "lookups", "name", "open", "parent")
 
     def __init__(self, node_id: int, parent: Directory, name: str, kind: int) -> None:
         self.id = node_id
@@ -35,6 +39,7 @@ class Node:
         self.name = name
         self.kind = kind
         self.lookups = 0
+        self.links = 1
         self.open: OpenState | None = None
         self.further: list[tuple[Directory, str]] | None = None
 
@@ -54,6 +59,13 @@ class Node:
         if self.open is not None and self.open.deleted:
             return False
         return self.parent.children.get(self.name) is self
+
+    @property
+    def is_linked(self) -> bool:
+        """The same of a file, which may have names that the kernel has not looked up."""
+        if self.open is not None and self.open.deleted:
+            return False
+        return self.links > 0 or self.is_named
 
     @property
     def is_gone(self) -> bool:
@@ -221,7 +233,7 @@ class NodeTable:
     def _add(self, parent: Directory, name: str, kind: int, file_id: int) -> Node:
         node_id = file_id if 0 < file_id < _INVENTED and file_id not in _RESERVED else _invent()
         known = self._nodes.get(node_id)
-        if known is not None and known.kind == kind and kind != stat.S_IFDIR and known.is_named:
+        if known is not None and known.kind == kind and kind != stat.S_IFDIR and known.is_linked:
             self._add_name(known, parent, name)
             return known
         if known is not None:
@@ -254,6 +266,7 @@ class NodeTable:
         node = parent.children.pop(name, None)
         if node is None:
             return
+        node.links -= 1
         if (node.parent, node.name) != (parent, name):
             node.further = [n for n in node.further or () if n != (parent, name)] or None
         elif node.further:
