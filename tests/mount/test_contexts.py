@@ -14,6 +14,7 @@ import pytest
 
 import cbfsconnect as c
 from support.client import Client
+from support.gates import Gate
 from support.mounts import Mounting
 from support.plain import LockingDrive, PlainDrive
 from support.recorder import Recorder
@@ -185,6 +186,58 @@ def test_what_a_handler_changes_is_kept(mount: Mounting, client: Client, event: 
     client.run("os.pread(other, 1, 1)")
     read = record.all("on_read_file")[-1]
     assert (read.file_context, read.handle_context) == ("new F", "H2")
+
+
+def test_what_a_reader_changes_is_kept_though_another_ends_later(
+    mount: Mounting, clients: Clients
+) -> None:
+    """With serialize_access off a reader that changed nothing must not put the old back."""
+    record = Contexts(PlainDrive(x=b"0123456789"))
+    gate = Gate()
+
+    def change_or_wait(p: Any) -> None:
+        if p.position == 0:
+            gate(p)
+        elif p.position == 5:
+            p.file_context, p.handle_context = "new F", "new H"
+
+    record.before["on_read_file"] = change_or_wait
+    at = mount(record, file_cache=0, serialize_access=False).mountpoint
+    slow, quick = clients(), clients()
+    slow.run("fd = os.open(at + '/x', os.O_RDONLY)", at=at)
+    child = "os.fork() or (os.pread(fd, 1, 0), os._exit(0))"
+    slow.run(f"child = {child}")  # the same handle, in another process
+    gate.wait()
+    slow.run("os.pread(fd, 1, 5)")
+    gate.open()
+    slow.run("assert os.waitpid(child, 0)[1] == 0; os.pread(fd, 1, 7)")
+    last = record.all("on_read_file")[-1]
+    assert (last.position, last.file_context, last.handle_context) == (7, "new F", "new H")
+    quick.run("os.pread(os.open(at + '/x', os.O_RDONLY), 1, 8)", at=at)
+    assert record.all("on_read_file")[-1].file_context == "new F"
+
+
+def test_contexts_changed_in_a_listing_are_kept(mount: Mounting, client: Client) -> None:
+    drive = PlainDrive()
+    drive.add_directory("/d")
+    for number in range(300):
+        drive.add(f"/d/{number:0200}")
+    record = Contexts(drive)
+    at = mount(record).mountpoint
+    client.run("fd = os.open(at + '/d', os.O_RDONLY); listing = os.scandir(fd)", at=at)
+    client.run("next(listing)")
+
+    def change(p: Any) -> None:
+        p.directory_context, p.handle_context = "new F", "new H"
+        del record.before["on_enumerate_directory"]
+
+    record.before["on_enumerate_directory"] = change
+    client.run("for _ in listing: pass")
+    last = record.all("on_enumerate_directory")[-1]
+    assert (last.directory_context, last.handle_context) == ("new F", "new H")
+    client.run("listing.close(); os.close(fd)")
+    (closed,) = record.wait_for("on_close_file")
+    assert (closed.file_context, closed.handle_context) == ("new F", "new H")
 
 
 def test_contexts_of_closing_events_are_read_only(mount: Mounting, client: Client) -> None:

@@ -23,11 +23,14 @@ def read_into(engine: Engine, node: Node, handle: Handle, position: int, out: me
     if handler is None:
         return -errno.EOPNOTSUPP
     state, size = handle.state, len(out)
-    params = CBFSReadFileEventParams(
-        node.path, position, out, size, handle.id, state.context, handle.context
-    )
+    of_file, of_handle = state.context, handle.context
+    params = CBFSReadFileEventParams(node.path, position, out, size, handle.id, of_file, of_handle)
     error = engine.fire(handler, params)
-    state.context, handle.context = params.file_context, params.handle_context
+    # Others may read the file meanwhile: what they changed must not be undone.
+    if params.file_context is not of_file:
+        state.context = params.file_context
+    if params.handle_context is not of_handle:
+        handle.context = params.handle_context
     if error and error != errno.ENODATA:  # ERROR_HANDLE_EOF: nothing more to read
         return -error
     done = params.bytes_read
