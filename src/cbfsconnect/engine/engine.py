@@ -70,6 +70,7 @@ class Engine:
         self.link_pages = LinkPages()
         self.valid_s, self.valid_ns = _validity(options)
         self.reserved = options.reserved
+        self._stable_ids = options.stable_ids
         self.fsencode = os.fsencode
 
     # --- firing events -------------------------------------------------------------------------
@@ -113,22 +114,27 @@ class Engine:
 
     # --- information about items ---------------------------------------------------------------
 
-    def info(self, path: str, node: Node | None) -> CBFSGetFileInfoEventParams | int:
+    def info(
+        self, path: str, node: Node | None, complete: bool = True
+    ) -> CBFSGetFileInfoEventParams | int:
         """Fire `on_get_file_info`; an errno (ENOENT among them) when there is nothing to know.
 
-        What the item is can be relied on then; the other numbers are checked when they are packed.
+        What the item is can be relied on then: `mode` is there and has the type bits, unless it
+        shall not be completed. The other numbers are checked when they are packed.
         """
-        state = node.open if node is not None else None
-        params = CBFSGetFileInfoEventParams(path, state.context if state is not None else 0)
+        state = None if node is None else node.open
+        params = CBFSGetFileInfoEventParams(path, 0 if state is None else state.context)
         error = self.fire(self.on.on_get_file_info, params)
         if error:
             return error
         if not params.file_exists:
             return errno.ENOENT
         try:
-            if params.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT and params.mode is None:
+            if params.mode is None and params.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT:
                 self._ask_reparse_tag(params)
-            self.attributes.mode_of(params)
+            mode = self.attributes.mode_of(params)
+            if complete:
+                params.mode = mode
         except (TypeError, ValueError) as problem:
             return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(problem))
         return params
@@ -139,21 +145,22 @@ class Engine:
         links = params.hard_link_count
         if state is not None and state.deleted and not self.options.posix_delete:
             links = 0
+        mode = params.mode
+        assert mode is not None  # `info` has completed it
         try:
-            mode = self.attributes.mode_of(params)
             packed = self.attributes.pack(params.file_id or node.id, mode, links, params)
         except (TypeError, ValueError) as error:
             raise ValueError(nonsense_in(params) or str(error)) from error
-        self.note_group(node, mode, packed)
         if links.__class__ is int:
             node.links = links
+        if node.__class__ is Directory:
+            self.note_group(node, packed)
         return packed
 
     @staticmethod
-    def note_group(node: Node, mode: int, packed: tuple[int, ...]) -> None:
+    def note_group(node: Directory, packed: tuple[int, ...]) -> None:
         """Note of a directory that the kernel hears of whether it hands its group down."""
-        if node.__class__ is Directory:
-            node.inherit_gid = packed[12] if mode & stat.S_ISGID else None
+        node.inherit_gid = packed[12] if packed[9] & stat.S_ISGID else None
 
     def attr_reply(self, unique: int, node: Node, path: str) -> bytes | int:
         """Ask for the item's information and answer GETATTR or SETATTR with it."""
@@ -192,10 +199,12 @@ class Engine:
             return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(error))
 
     def identify(self, parent: Directory, name: str, params: Any) -> Node:
-        """The node that a name stands for, counted as looked up: release what is not told."""
-        kind = self.attributes.mode_of(params) & 0o170000
-        file_id = params.file_id if self.options.stable_ids else 0
-        return self.nodes.take(parent, name, kind, file_id)
+        """The node that a name stands for, counted as looked up: release what is not told.
+
+        `mode` of `params` has the type bits.
+        """
+        file_id = params.file_id if self._stable_ids else 0
+        return self.nodes.take(parent, name, params.mode & 0o170000, file_id)
 
     def cannot_be_named(self, name: str) -> bool:
         """Whether a name has characters that would mean something else in the drive's paths."""

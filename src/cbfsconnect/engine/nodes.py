@@ -73,7 +73,9 @@ class Node:
 
         The kernel knows it a little longer, and may even set the times of what it cached of it.
         """
-        return self.open is None and not self.has_path
+        if self.open is not None or self.parent.children.get(self.name) is self:
+            return False
+        return self.parent is not self
 
     @property
     def names(self) -> list[tuple[Directory, str]]:
@@ -147,12 +149,15 @@ class NodeTable:
         `file_id` 0: the drive has none (or its ids are not to be trusted), one is invented. A file
         whose id is known already gets one more name.
         """
-        with self._mutex:
+        self._mutex.acquire()  # each look-up does it: `with` takes twice as long
+        try:
             node = parent.children.get(name)
-            if node is None or node.kind != kind or not _may_have_id(node, file_id):
+            if node is None or node.kind != kind or (file_id and not _may_have_id(node, file_id)):
                 node = self._add(parent, name, kind, file_id)
             node.lookups += 1
             return node
+        finally:
+            self._mutex.release()
 
     def hold(self, node: Node) -> Node:
         """Look a node up once more, for the time of a request."""
@@ -299,4 +304,4 @@ ask for an item of media that is out."""
 
 def _may_have_id(node: Node, file_id: int) -> bool:
     """Whether the item that the drive calls `file_id` can be the one that the node stands for."""
-    return not file_id or node.id == file_id or node.id >= _INVENTED or node.id == ROOT_ID
+    return node.id == file_id or node.id >= _INVENTED or node.id == ROOT_ID

@@ -47,8 +47,6 @@ _ALWAYS = (
 )
 """What the operations implement for every drive."""
 
-_INIT = int(Opcode.INIT)  # looking it up in its class takes longer than comparing it
-
 
 class Session:
     """One connection. `ended` is called once, on a worker's thread, when it is over."""
@@ -172,10 +170,17 @@ class Session:
         worker.request = request
         if not workers.watched or request.opcode in workers.blocking:
             workers.took(request.opcode)
+        engine = self.engine
+        operation = OPERATIONS.get(request.opcode)
         try:
-            engine = self.engine
-            reply = self._run(engine, worker, request)
-            if engine is None or (engine is self.engine and worker.late is not request):
+            if engine is None or operation is None:
+                self._answer(None, worker, request, self._without_operation(engine, request))
+                return True
+            try:
+                reply = operation(engine, worker, request)
+            except Exception as error:
+                reply = self._failed(engine, request, error)
+            if engine is self.engine and worker.late is not request:
                 self._answer(engine, worker, request, reply)
             else:
                 self._drop(engine, worker, request, reply)
@@ -192,29 +197,24 @@ class Session:
         self._end(worker)
         return False
 
-    def _run(self, engine: Engine | None, worker: Worker, request: Request) -> Reply:
-        """The reply of the operation; whatever goes wrong in it becomes EIO."""
-        opcode = request.opcode
-        if engine is None or opcode == _INIT:
+    def _without_operation(self, engine: Engine | None, request: Request) -> Reply:
+        if engine is None or request.opcode == Opcode.INIT:
             return self._without_engine(request)
-        operation = OPERATIONS.get(opcode)
-        if operation is None:
-            return errno.ENOSYS
-        try:
-            return operation(engine, worker, request)
-        except Exception as error:
-            log.exception("%r could not be served", request)
-            engine.tell_error(errno.EIO, f"{request!r}: {type(error).__name__}: {error}")
-            return errno.EIO
+        return errno.ENOSYS
+
+    def _failed(self, engine: Engine, request: Request, error: Exception) -> int:
+        """What goes wrong in an operation becomes EIO."""
+        log.error("%r could not be served", request, exc_info=error)
+        engine.tell_error(errno.EIO, f"{request!r}: {type(error).__name__}: {error}")
+        return errno.EIO
 
     def _answer(
         self, engine: Engine | None, worker: Worker, request: Request, reply: Reply
     ) -> None:
-        if reply is None:
-            return
         try:
             if not isinstance(reply, int):
-                self._send(reply)
+                if reply is not None:
+                    self._send(reply)
             elif request.opcode not in wire.NO_REPLY:
                 self._send(wire.error(request.unique, reply))
         except OSError as error:

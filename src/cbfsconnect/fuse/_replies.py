@@ -65,15 +65,30 @@ def data(unique: int, payload: Buffer) -> bytes:
     return b"".join((_pack_header(_HEADER_SIZE + len(payload), 0, unique), payload))
 
 
-_ATTR_SIZE, _pack_attr = _message(abi.AttrOut)
+_ATTRIBUTES: Final = layout(abi.Attr)
+_pack_attributes: Final = _ATTRIBUTES.pack
+
+
+def _message_before_attributes(part: type[tuple[Any, ...]]) -> tuple[int, Callable[..., bytes]]:
+    """Return size of a message that ends with attributes, and packer of all that is before them.
+
+    Attributes are many: packed on their own they need not be spread out among other arguments.
+    """
+    before = layout(part).format.removeprefix("=").removesuffix(_ATTRIBUTES.format[1:])
+    packer = struct.Struct(layout(abi.OutHeader).format + before)
+    return packer.size + _ATTRIBUTES.size, packer.pack
+
+
+_ATTR_SIZE, _pack_attr = _message_before_attributes(abi.AttrOut)
 
 
 def attr(unique: int, valid_s: int, valid_ns: int, attr_tuple: AttrTuple) -> bytes:
     """Answer GETATTR or SETATTR; the attributes stay valid for the given time."""
-    return _pack_attr(_ATTR_SIZE, 0, unique, valid_s, valid_ns, 0, *attr_tuple)
+    before = _pack_attr(_ATTR_SIZE, 0, unique, valid_s, valid_ns, 0)
+    return before + _pack_attributes(*attr_tuple)
 
 
-_ENTRY_SIZE, _pack_entry = _message(abi.EntryOut)
+_ENTRY_SIZE, _pack_entry = _message_before_attributes(abi.EntryOut)
 
 
 def entry(
@@ -91,18 +106,10 @@ def entry(
     *entry_s* and *entry_ns* say how long the name stays valid. Node id 0 in a reply to LOOKUP is a
     negative entry: "no such name" that the kernel may remember for that time.
     """
-    return _pack_entry(
-        _ENTRY_SIZE,
-        0,
-        unique,
-        nodeid,
-        generation,
-        entry_s,
-        attr_s,
-        entry_ns,
-        attr_ns,
-        *attr_tuple,
+    before = _pack_entry(
+        _ENTRY_SIZE, 0, unique, nodeid, generation, entry_s, attr_s, entry_ns, attr_ns
     )
+    return before + _pack_attributes(*attr_tuple)
 
 
 _OPEN_SIZE, _pack_open = _message(abi.OpenOut)

@@ -135,7 +135,7 @@ def _set_attributes(engine: Engine, node: Node, handle: Handle, body: Any) -> in
     mode = body.mode & 0o7777 if valid & abi.FATTR_MODE else None
     attributes = 0
     if mode is not None or (valid & _OWNER and node.kind != stat.S_IFDIR):
-        params = engine.info(node.path, node)
+        params = engine.info(node.path, node, complete=False)
         if isinstance(params, int):
             return params
         if mode is None:

@@ -136,20 +136,22 @@ def _add(
     if info.mode is None and not info.attributes:
         entry = (number, 0, listing.name)
         return entry if _add_plain(buffer, entry, after, plus) else None
-    mode = engine.attributes.mode_of(info)
+    given, mode = info.mode, engine.attributes.mode_of(info)
     links = info.hard_link_count
     known = links or not engine.options.use_hard_links
-    if info.mode is None and info.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT:
+    if given is None and info.attributes & c.FILE_ATTRIBUTE_REPARSE_POINT:
         known = known and bool(info.reparse_tag)
     entry = (number, mode >> 12 if known else 0, listing.name)
     if not plus or not known:
         return entry if _add_plain(buffer, entry, after, plus) else None
+    info.mode = mode
     child = engine.identify(node, info.file_name, info)
     try:
         attr = engine.attributes.pack(info.file_id or child.id, mode, links or 1, info)
         s, ns = engine.valid_s, engine.valid_ns
         added = buffer.add_plus(child.id, 0, s, ns, s, ns, attr, after, mode >> 12, listing.name)
-        engine.note_group(child, mode, attr)
+        if isinstance(child, Directory):
+            engine.note_group(child, attr)
     except BaseException:
         engine.nodes.release(child)
         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,6 +16,8 @@ Reply: TypeAlias = bytes | memoryview | int | None
 """A whole message; an errno; None where no answer is due (yet)."""
 
 Operation: TypeAlias = "Callable[[Engine, Worker, Request], Reply]"
+
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 OPERATIONS: dict[int, Operation] = {}
 
@@ -33,4 +35,4 @@ def serves(*opcodes: Opcode) -> Callable[[Operation], Operation]:
 
 def text(name: bytes) -> str:
     """A name as Python programs see it; bytes that are not UTF-8 survive as surrogates."""
-    return os.fsdecode(name)
+    return name.decode(_ENCODING, _ERRORS)
