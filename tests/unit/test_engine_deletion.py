@@ -378,3 +378,30 @@ def test_a_file_made_by_somebody_else_meanwhile_is_opened_and_cut() -> None:
             kernel.create("a", flags=os.O_RDWR | os.O_EXCL)
         with fails(errno.ESTALE):
             kernel.create("d")
+
+
+class CaselessDrive(PlainDrive):
+    """Takes any spelling of a name and tells the stored one."""
+
+    def on_get_file_info(self, p: Any) -> None:
+        stored = {path.casefold(): path for path in self.items}.get(p.file_name.casefold())
+        if stored is not None:
+            p.real_file_name = stored.rpartition("/")[2]
+            p.file_exists, p.attributes, p.mode = True, 0x80, 0o100644
+        elif p.file_name == "/":
+            super().on_get_file_info(p)
+
+
+def test_any_spelling_deletes_and_renames_the_one_item() -> None:
+    record = Recorder(CaselessDrive(a=b"A", b=b"B"))
+    with Kernel(record) as kernel:
+        node = kernel.lookup("A").nodeid
+        assert kernel.lookup("a").nodeid == node
+        fh = kernel.open(node)
+        kernel.rename("A", "c")
+        assert record.one("on_rename_or_move_file").file_name == "/a"
+        kernel.unlink("C")
+        assert not record.all("on_delete_file")  # it is open
+        kernel.close(node, fh)
+        assert record.one("on_delete_file").file_name == "/c"
+        kernel.let_go()

@@ -45,7 +45,7 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
         if isinstance(params, int):
             return _missing(engine, request.unique) if params == errno.ENOENT else params
         if params.real_file_name:
-            name = _real_name(parent, name, params.real_file_name)
+            name = real_name(name, params.real_file_name)
         return engine.entry_reply(request.unique, parent, name, params)
     finally:
         engine.order.leave(key)
@@ -74,7 +74,7 @@ def _missing(engine: Engine, unique: int) -> Reply:
     return wire.entry(unique, 0, 0, s, ns, 0, 0, _NO_ATTRIBUTES)
 
 
-def _real_name(parent: Directory, name: str, real: str) -> str:
+def real_name(name: str, real: str) -> str:
     """The stored spelling of the name, where the handler gave another one than was asked for."""
     return real if real.casefold() == name.casefold() and "/" not in real else name
 

@@ -9,6 +9,7 @@ from cbfsconnect.engine import access
 from cbfsconnect.engine.deletion import is_hidden
 from cbfsconnect.engine.handles import which
 from cbfsconnect.engine.nodes import Directory, Node
+from cbfsconnect.engine.operations.lookup import real_name
 from cbfsconnect.engine.operations.table import Reply, serves, text
 from cbfsconnect.events import CBFSRenameOrMoveFileEventParams
 from cbfsconnect.fuse import wire
@@ -30,10 +31,10 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
     parent = engine.nodes.get(request.nodeid)
     if not isinstance(parent, Directory):
         return errno.ESTALE
-    name = text(request.name)
-    child = _child(engine, parent, name)
-    if isinstance(child, int):
-        return child
+    found = _child(engine, parent, text(request.name))
+    if isinstance(found, int):
+        return found
+    child, name = found
     items = {child.id: child}
     if isinstance(child, Directory):
         # Those deleted in it while they were open are moved out of its way.
@@ -68,9 +69,10 @@ def rename(engine: Engine, worker: Worker, request: Request) -> Reply:
     name, new_name = text(request.name), text(request.name2)
     if engine.reserved and engine.cannot_be_named(new_name):
         return errno.EINVAL
-    node = _child(engine, parent, name)
-    if isinstance(node, int):
-        return node
+    found = _child(engine, parent, name)
+    if isinstance(found, int):
+        return found
+    node, name = found
     try:
         if is_hidden(node):
             return errno.ENOENT
@@ -207,12 +209,15 @@ def _in_order(engine: Engine, move: _Move, exchange: bool) -> Reply:
         engine.order.leave_all(items)
 
 
-def _child(engine: Engine, parent: Directory, name: str) -> Node | int:
-    """The node of a name, held until it is released; an errno when there is none."""
+def _child(engine: Engine, parent: Directory, name: str) -> tuple[Node, str] | int:
+    """The node of a name, held until it is released, and the name as the drive spells it; an errno
+    when there is none."""
     child = parent.children.get(name)
     if child is not None:
-        return engine.nodes.hold(child)
+        return engine.nodes.hold(child), name
     params = engine.info(parent.prefix + name, None)
     if isinstance(params, int):
         return params
-    return engine.identify(parent, name, params)
+    if params.real_file_name:
+        name = real_name(name, params.real_file_name)
+    return engine.identify(parent, name, params), name
