@@ -146,6 +146,23 @@ def test_an_id_of_an_item_that_is_deleted_for_the_kernel_is_free(nodes: NodeTabl
     assert nodes.take(nodes.root, "b", FILE, 42) is not old
 
 
+def test_a_file_with_links_that_nobody_looked_up_keeps_its_id(nodes: NodeTable) -> None:
+    node = nodes.take(nodes.root, "a", FILE, 42)
+    node.links = 2
+    nodes.remove_name(nodes.root, "a")
+    assert nodes.take(nodes.root, "b", FILE, 42) is node
+    nodes.remove_name(nodes.root, "b")
+    assert nodes.take(nodes.root, "c", FILE, 42) is not node
+
+
+def test_a_detached_name_is_a_new_node_next_time(nodes: NodeTable) -> None:
+    node = nodes.take(nodes.root, "a", FILE, 42)
+    node.links = 5
+    nodes.detach(nodes.root, "a")
+    nodes.detach(nodes.root, "nothing")
+    assert nodes.take(nodes.root, "a", FILE, 42) is not node
+
+
 def test_a_rename_moves_all_that_is_below(nodes: NodeTable) -> None:
     d, e = directory(nodes, "d"), directory(nodes, "e")
     f = nodes.take(directory(nodes, "sub", d), "f", FILE, 0)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cbfsconnect.engine import workers as module
+from cbfsconnect.fuse.abi import Opcode
 from support.kernel import ROOT, Kernel, eventually, fails
 from support.plain import PlainDrive
 
@@ -210,3 +211,20 @@ def test_starting_and_stopping_leaves_no_thread() -> None:
         kernel.session.start()
         kernel.end()
     assert threading.active_count() <= before
+
+
+def test_a_worker_that_is_lost_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a mistake in the package itself may raise."""
+    with Kernel(PlainDrive(a=b"A")) as kernel:
+        send = kernel.session._send
+
+        def fail(message: Any) -> object:
+            kernel.session._send = send
+            raise RuntimeError("a mistake")
+
+        kernel.session._send = fail
+        lost = kernel.start(Opcode.STATFS, ROOT)
+        assert kernel.getattr(ROOT).mode
+        assert not kernel.answered(lost)
+        kernel.transport.asked.clear()
+    assert "ended unexpectedly" in caplog.text

@@ -72,7 +72,7 @@ def _of_modified(
     if child.open is not None:
         child.open.size = None
     if not _is_in_use(child) and engine.options.write_back and not isinstance(child, Directory):
-        engine.nodes.remove_name(parent, name)
+        engine.nodes.detach(parent, name)
         told.append(wire.inval_entry(parent.id, engine.fsencode(name)))
     return told
 

@@ -203,6 +203,15 @@ class NodeTable:
             self._remove_name(parent, name)
             self._drop_unused(parent)
 
+    def detach(self, parent: Directory, name: str) -> None:
+        """Have the next look-up of the name make a new node, even if the file has the same id."""
+        with self._mutex:
+            node = parent.children.get(name)
+            if node is not None:
+                node.links = 1
+                self._remove_name(parent, name)
+                self._drop_unused(parent)
+
     def rename(self, parent: Directory, name: str, new_parent: Directory, new_name: str) -> None:
         """Move a name; whatever had the new name loses it."""
         with self._mutex:

@@ -226,6 +226,7 @@ class Workers:
     def _run(self, worker: Worker) -> None:
         self._by_thread[threading.get_ident()] = worker
         self._begin()
+        has_served = is_lost = False
         try:
             serve, reading = self._serve, self.reading
             while not self._stopping:
@@ -235,8 +236,10 @@ class Workers:
                 reading.add(worker)
                 if not serve(worker):
                     break
+                has_served = True
         except BaseException:
             log.exception("a worker ended unexpectedly")
+            is_lost = has_served  # else the next would only fail in the same way
         finally:
             self.reading.discard(worker)
             self._end()
@@ -244,6 +247,8 @@ class Workers:
             self._all.discard(worker)
             if self._stopping and not self._all:
                 self._drained()
+            if is_lost:
+                self.add_reader()
 
     def _sleep(self, worker: Worker) -> bool:
         """Wait to be needed; False when it is time to end."""
