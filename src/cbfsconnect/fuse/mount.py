@@ -456,7 +456,7 @@ def _reap(process: "subprocess.Popen[bytes]") -> None:
 
 def _detach(entry: MountEntry) -> None:
     complaint = _call_unmount(entry.mount_point, force=True)
-    if any(other.mount_id == entry.mount_id for other in mountinfo.entries()):
+    if complaint and _is_still_there(entry):
         raise MountError(
             errno.EBUSY,
             f"the dead mount at {entry.mount_point!r} cannot be taken away ({complaint}): "
@@ -606,7 +606,8 @@ def _run_helper(*arguments: str, channel: socket.socket | None = None) -> str:
             f"{_HELPER}, which mounts and unmounts for users other than root, cannot be run "
             f"({error.strerror}): {_INSTALL_HELPER}",
         ) from error
-    return os.fsdecode(done.stderr).strip()
+    failure = f"{_HELPER} ended with {done.returncode}" if done.returncode else ""
+    return os.fsdecode(done.stderr).strip() or failure
 
 
 # What fusermount3 says (a part of it), the errno that it amounts to, and what to do.
@@ -662,8 +663,20 @@ def _unmount_at(path: str, force: bool, device: str | None) -> None:
             f"unmount that first with: {_unmount_command(path)}",
         )
     complaint = _call_unmount(path, force)
-    if any(e.mount_id == entry.mount_id and e.device == entry.device for e in mountinfo.entries()):
+    if complaint and _is_still_there(entry):
         raise _unmount_failed(path, complaint)
+
+
+def _is_still_there(entry: MountEntry) -> bool:
+    """Whether a mount is there after a complaint, which may have been a mere warning.
+
+    A later mount, anywhere, may have got its ids by now.
+    """
+    return any(
+        (other.mount_id, other.device, other.mount_point)
+        == (entry.mount_id, entry.device, entry.mount_point)
+        for other in mountinfo.entries()
+    )
 
 
 def _call_unmount(path: str, force: bool) -> str:
