@@ -180,10 +180,15 @@ class Session:
                 reply = operation(engine, worker, request)
             except Exception as error:
                 reply = self._failed(engine, request, error)
-            if engine is self.engine and worker.late is not request:
+            if engine is not self.engine or worker.late is request:
+                self._drop(engine, worker, request, reply)
+            elif reply is None or isinstance(reply, int):
                 self._answer(engine, worker, request, reply)
             else:
-                self._drop(engine, worker, request, reply)
+                try:  # as `_answer` does, without the cost of its call
+                    self._send(reply)
+                except OSError as error:
+                    self._not_taken(engine, worker, request, reply, error)
         finally:
             worker.request = None
         return True
@@ -218,12 +223,17 @@ class Session:
             elif request.opcode not in wire.NO_REPLY:
                 self._send(wire.error(request.unique, reply))
         except OSError as error:
-            # ENOENT: the request is gone (it timed out just now, or the drive was unmounted).
-            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
-                log.error("the kernel refused the reply to %r: %s", request, error)
-                self.send(wire.error(request.unique, errno.EIO))
-            if engine is not None:
-                take_back(engine, worker, request, reply)
+            self._not_taken(engine, worker, request, reply, error)
+
+    def _not_taken(
+        self, engine: Engine | None, worker: Worker, request: Request, reply: Reply, error: OSError
+    ) -> None:
+        # ENOENT: the request is gone (it timed out just now, or the drive was unmounted).
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
+            log.error("the kernel refused the reply to %r: %s", request, error)
+            self.send(wire.error(request.unique, errno.EIO))
+        if engine is not None:
+            take_back(engine, worker, request, reply)
 
     def _drop(self, engine: Engine, worker: Worker, request: Request, reply: Reply) -> None:
         """Nobody wants this reply: it is late, or media was taken out meanwhile."""

@@ -8,7 +8,6 @@ opcode carries. Whatever bytes it is given, it returns a :class:`Request` or rai
 from __future__ import annotations
 
 import enum
-import functools
 import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -68,16 +67,18 @@ class Extensions(NamedTuple):
 
 
 class Request:
-    """One decoded request.
+    """One decoded request: the header's fields, and what the opcode carries besides.
 
-    ``pid`` is the caller's thread id, 0 when no process is behind the request. ``data`` is a view
-    into the buffer that was decoded: copy it before that buffer is used again.
+    ``pid`` is the caller's thread id, 0 when no process is behind the request. ``fields`` are the
+    values of the fixed part in the order of the opcode's ``…In`` class, or tuples of items; None
+    when there is none. ``data`` is a view into the buffer that was decoded: copy it before that
+    buffer is used again.
     """
 
     __slots__ = (
-        "body",
         "data",
         "extensions",
+        "fields",
         "gid",
         "name",
         "name2",
@@ -87,33 +88,25 @@ class Request:
         "uid",
         "unique",
     )
+    opcode: int
+    unique: int
+    nodeid: int
+    uid: int
+    gid: int
+    pid: int
+    fields: Any
+    name: bytes
+    name2: bytes
+    data: memoryview | None
+    extensions: Extensions | None
 
-    def __init__(
-        self,
-        opcode: int,
-        unique: int,
-        nodeid: int,
-        uid: int = 0,
-        gid: int = 0,
-        pid: int = 0,
-        body: Any = None,
-        name: bytes = b"",
-        name2: bytes = b"",
-        data: memoryview | None = None,
-        extensions: Extensions | None = None,
-    ) -> None:
-        """Hold the header's fields, the ``…In`` tuple of the opcode, names and payload."""
-        self.opcode = opcode
-        self.unique = unique
-        self.nodeid = nodeid
-        self.uid = uid
-        self.gid = gid
-        self.pid = pid
-        self.body = body
-        self.name = name
-        self.name2 = name2
-        self.data = data
-        self.extensions = extensions
+    @property
+    def body(self) -> Any:
+        """The fixed part as the ``…In`` tuple of the opcode, or a tuple of its items.
+
+        It is made when it is asked for: what is done a million times takes ``fields`` apart.
+        """
+        return None if self.fields is None else _BODIES[self.opcode](self.fields)
 
     def __repr__(self) -> str:
         """Show what a log needs; the payload only by its size."""
@@ -217,11 +210,10 @@ FORMS: Final[dict[Opcode, Form]] = {
 
 # --- requests: decoding ----------------------------------------------------------------------
 
-# What a form is made into: fills in the request from the buffer up to the given end.
+# Decodes what follows the fixed part, up to the given end of the message.
 _Decoder: TypeAlias = Callable[[Request, Buffer, int], None]
 
 _START: Final = IN_HEADER_SIZE
-_new: Final = object.__new__
 _unpack_header: Final = layout(abi.InHeader).unpack_from
 
 
@@ -231,27 +223,32 @@ def decode(buffer: Buffer, length: int) -> Request:
     The payload of WRITE, SETXATTR, IOCTL and NOTIFY_REPLY is not copied. Raises
     :class:`UnknownOpcode` or :class:`MalformedMessage`, and nothing else.
     """
-    if not _START <= length <= len(buffer):
+    if length < _START or length > len(buffer):
         raise MalformedMessage(0, 0, f"{length} bytes are not a whole request")
     size, opcode, unique, nodeid, uid, gid, pid, extlen, _ = _unpack_header(buffer)
-    decoder = _DECODERS.get(opcode)
-    if decoder is None:
+    plan = _PLANS.get(opcode)
+    if plan is None:
         raise UnknownOpcode(unique, opcode, "not an opcode of this protocol version")
-    # Field by field: the call of its __init__ would take longer than all else here.
-    request = _new(Request)
+    start, unpack, decode_rest = plan
+    request = Request()  # with an __init__ it would take twice as long
     request.opcode = opcode
     request.unique = unique
     request.nodeid = nodeid
     request.uid = uid
     request.gid = gid
     request.pid = pid
-    request.body = request.data = request.extensions = None
+    request.fields = request.data = request.extensions = None
     request.name = request.name2 = b""
     if size != length:
         raise _malformed(request, f"header says {size} bytes, {length} were sent")
     if extlen:
         length = _cut_extensions(request, buffer, length, extlen * 8)
-    decoder(request, buffer, length)
+    if length != start and (decode_rest is None or length < start):
+        raise _wrong_size(request, start, length)
+    if unpack is not None:
+        request.fields = unpack(buffer, _START)
+    if decode_rest is not None:
+        decode_rest(request, buffer, length)
     return request
 
 
@@ -266,48 +263,14 @@ def _malformed(request: Request, reason: str) -> MalformedMessage:
     return MalformedMessage(request.unique, request.opcode, reason)
 
 
-def _wrong_size(request: Request, expected: str, end: int) -> MalformedMessage:
-    return _malformed(request, f"body of {end - _START} bytes instead of {expected}")
+def _wrong_size(request: Request, expected: int, end: int) -> MalformedMessage:
+    reason = f"body of {end - _START} bytes, the fixed part has {expected - _START}"
+    return _malformed(request, reason)
 
 
-def _maker(cls: type[tuple[Any, ...]]) -> Callable[[tuple[Any, ...]], Any]:
-    # Not cls._make: this one makes no Python call.
-    return functools.partial(tuple.__new__, cls)
-
-
-def _bodiless(request: Request, buffer: Buffer, end: int) -> None:
-    if end != _START:
-        raise _wrong_size(request, "0", end)
-
-
-def _fixed(form: Form) -> _Decoder:
-    assert form.body is not None
-    make, unpack = _maker(form.body), layout(form.body).unpack_from
-    size = layout(form.body).size
-    exact = _START + size
-
-    def decode_fixed(request: Request, buffer: Buffer, end: int) -> None:
-        if end != exact:
-            raise _wrong_size(request, str(size), end)
-        request.body = make(unpack(buffer, _START))
-
-    return decode_fixed
-
-
-def _prefix(form: Form) -> tuple[int, _Decoder]:
-    """Return where the variable part begins and a decoder of the fixed part before it."""
-    if form.body is None:
-        return _START, lambda request, buffer, end: None
-    make, unpack = _maker(form.body), layout(form.body).unpack_from
-    size = layout(form.body).size
-    start = _START + size
-
-    def decode_prefix(request: Request, buffer: Buffer, end: int) -> None:
-        if end < start:
-            raise _wrong_size(request, f"{size} or more", end)
-        request.body = make(unpack(buffer, _START))
-
-    return start, decode_prefix
+def _start_of_rest(form: Form) -> int:
+    """Return where the variable part begins."""
+    return _START if form.body is None else _START + layout(form.body).size
 
 
 _FORBIDDEN: Final[dict[NameKind, tuple[bytes, ...]]] = {
@@ -321,13 +284,11 @@ _STRINGS: Final = [struct.Struct(f"={length}sB").unpack_from for length in range
 
 
 def _one_name(form: Form) -> _Decoder:
-    start, decode_prefix = _prefix(form)
+    start = _start_of_rest(form)
     (kind,) = form.names
-    has_body, is_text, dots = form.body is not None, kind is NameKind.TEXT, _FORBIDDEN[kind]
+    is_text, dots = kind is NameKind.TEXT, _FORBIDDEN[kind]
 
     def decode_one_name(request: Request, buffer: Buffer, end: int) -> None:
-        if has_body:
-            decode_prefix(request, buffer, end)
         length = end - start - 1
         if 0 < length < 256:
             name, terminator = _STRINGS[length](buffer, start)
@@ -343,11 +304,10 @@ def _one_name(form: Form) -> _Decoder:
 
 
 def _two_names(form: Form) -> _Decoder:
-    start, decode_prefix = _prefix(form)
+    start = _start_of_rest(form)
     kind, kind2 = form.names
 
     def decode_two_names(request: Request, buffer: Buffer, end: int) -> None:
-        decode_prefix(request, buffer, end)
         strings = bytes(buffer[start:end]).split(b"\0")
         if len(strings) != 3 or strings[2]:
             raise _malformed(request, "names are not two NUL-terminated strings")
@@ -369,14 +329,13 @@ def _bad_name(request: Request, name: bytes) -> MalformedMessage:
 
 
 def _payload(form: Form) -> _Decoder:
-    start, decode_prefix = _prefix(form)
+    start = _start_of_rest(form)
     assert form.body is not None
     counter = _index(form.body, form.data)
     text = form.data
 
     def decode_payload(request: Request, buffer: Buffer, end: int) -> None:
-        decode_prefix(request, buffer, end)
-        told = request.body[counter]
+        told = request.fields[counter]
         if told != end - start:
             raise _malformed(request, f"{end - start} bytes of data, {text} says {told}")
         view = buffer if buffer.__class__ is memoryview else memoryview(buffer)
@@ -390,12 +349,13 @@ def _index(cls: type[tuple[Any, ...]], field: str) -> int:
 
 
 def _named_payload(form: Form) -> _Decoder:
-    start, decode_prefix = _prefix(form)
+    start = _start_of_rest(form)
     (kind,) = form.names
+    assert form.body is not None
+    counter = _index(form.body, form.data)
 
     def decode_named_payload(request: Request, buffer: Buffer, end: int) -> None:
-        decode_prefix(request, buffer, end)
-        size = request.body.size
+        size = request.fields[counter]
         name_end = end - size - 1
         if name_end < start or buffer[name_end] != 0:
             raise _malformed(request, f"no NUL-terminated name before {size} bytes of value")
@@ -409,51 +369,63 @@ def _named_payload(form: Form) -> _Decoder:
 
 
 def _array(form: Form) -> _Decoder:
-    start, decode_prefix = _prefix(form)
+    start = _start_of_rest(form)
+    assert form.body is not None
     assert form.items is not None
-    make, item = _maker(form.items), layout(form.items)
+    counter, item = _index(form.body, "count"), layout(form.items)
 
     def decode_array(request: Request, buffer: Buffer, end: int) -> None:
-        decode_prefix(request, buffer, end)
-        if request.body.count * item.size != end - start:
-            raise _malformed(
-                request, f"{end - start} bytes of items, count says {request.body.count}"
-            )
-        request.body = tuple(map(make, item.iter_unpack(memoryview(buffer)[start:end])))
+        count = request.fields[counter]
+        if count * item.size != end - start:
+            raise _malformed(request, f"{end - start} bytes of items, count says {count}")
+        request.fields = tuple(item.iter_unpack(memoryview(buffer)[start:end]))
 
     return decode_array
 
 
-def _init(form: Form) -> _Decoder:
+_INIT: Final = layout(abi.InitIn)
+_INIT_SIZES: Final = (8, abi.COMPAT_INIT_IN_SIZE, _INIT.size)
+
+
+def _decode_init(request: Request, buffer: Buffer, end: int) -> None:
     """INIT: the version in its first words tells how much of the rest there is."""
-    whole = layout(abi.InitIn)
-    sizes = (8, abi.COMPAT_INIT_IN_SIZE, whole.size)
-
-    def decode_init(request: Request, buffer: Buffer, end: int) -> None:
-        size = end - _START
-        if size not in sizes and size < whole.size:
-            raise _wrong_size(request, " or ".join(map(str, sizes)), end)
-        body = bytes(buffer[_START:end])[: whole.size].ljust(whole.size, b"\0")
-        request.body = abi.InitIn._make(whole.unpack(body))
-
-    return decode_init
+    size = end - _START
+    if size not in _INIT_SIZES and size < _INIT.size:
+        expected = " or ".join(map(str, _INIT_SIZES))
+        raise _malformed(request, f"body of {size} bytes instead of {expected}")
+    request.fields = _INIT.unpack(bytes(buffer[_START:end])[: _INIT.size].ljust(_INIT.size, b"\0"))
 
 
-def _decoder(opcode: Opcode, form: Form) -> _Decoder:
+# Where the fixed part ends, what decodes it, and what decodes the rest; None: nothing may follow.
+# A plain tuple, because that is taken apart faster than a named one.
+_Plan: TypeAlias = tuple[int, Callable[[Buffer, int], tuple[Any, ...]] | None, _Decoder | None]
+
+
+def _plan(opcode: Opcode, form: Form) -> _Plan:
     if opcode is Opcode.INIT:
-        return _init(form)
+        return _START, None, _decode_init
+    unpack = None if form.body is None else layout(form.body).unpack_from
+    rest = None
     if form.items is not None:
-        return _array(form)
-    if form.data:
-        return _named_payload(form) if form.names else _payload(form)
-    if form.names:
-        return _one_name(form) if len(form.names) == 1 else _two_names(form)
-    return _bodiless if form.body is None else _fixed(form)
+        rest = _array(form)
+    elif form.data:
+        rest = _named_payload(form) if form.names else _payload(form)
+    elif form.names:
+        rest = _one_name(form) if len(form.names) == 1 else _two_names(form)
+    return _start_of_rest(form), unpack, rest
 
 
-_DECODERS: Final[dict[int, _Decoder]] = {
-    int(opcode): _decoder(opcode, form) for opcode, form in FORMS.items()
-}
+_PLANS: Final = {int(opcode): _plan(opcode, form) for opcode, form in FORMS.items()}
+
+
+def _body(form: Form) -> Callable[[tuple[Any, ...]], Any]:
+    if form.items is not None:
+        make_item = form.items._make  # type: ignore[attr-defined]
+        return lambda fields: tuple(map(make_item, fields))
+    return form.body._make if form.body is not None else tuple  # type: ignore[attr-defined]
+
+
+_BODIES: Final = {int(opcode): _body(form) for opcode, form in FORMS.items()}
 
 
 # --- requests: extensions --------------------------------------------------------------------

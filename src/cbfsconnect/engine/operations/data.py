@@ -28,8 +28,8 @@ _ZEROS = memoryview(bytearray(1 << 20))
 @serves(Opcode.READ)
 def read(engine: Engine, worker: Worker, request: Request) -> Reply:
     """`on_read_file` into the worker's buffer."""
-    body = request.body
-    handle = engine.handles.get(body.fh)
+    handle_id, position, size, _, _, _, _ = request.fields
+    handle = engine.handles.get(handle_id)
     if handle is None:
         return errno.EBADF
     node = handle.node
@@ -39,10 +39,9 @@ def read(engine: Engine, worker: Worker, request: Request) -> Reply:
         enter, leave = engine.order.enter_shared, engine.order.leave_shared
     enter(node.id, node, worker)
     try:
-        size = body.size
         if not engine.options.read_outside_eof:
-            size = _inside(engine, node, handle, body.offset, size)
-        done = read_into(engine, node, handle, body.offset, worker.output(size))
+            size = _inside(engine, node, handle, position, size)
+        done = read_into(engine, node, handle, position, worker.output(size))
         return worker.data_reply(request.unique, done) if done >= 0 else -done
     finally:
         leave(node.id)
@@ -51,19 +50,19 @@ def read(engine: Engine, worker: Worker, request: Request) -> Reply:
 @serves(Opcode.WRITE)
 def write(engine: Engine, worker: Worker, request: Request) -> Reply:
     """`on_write_file` from the request's own buffer."""
-    body = request.body
-    handle = engine.handles.get(body.fh)
+    handle_id, position, _, flags, _, _, _ = request.fields
+    handle = engine.handles.get(handle_id)
     if handle is None:
         return errno.EBADF
-    node, flags = handle.node, body.write_flags
+    node = handle.node
     engine.order.enter(node.id, node, worker)
     try:
         data = request.data
         assert data is not None  # the decoder gives every WRITE its data
         if flags & abi.WRITE_CACHE:
-            done = write_cached(engine, node, handle, body.offset, data)
+            done = write_cached(engine, node, handle, position, data)
         else:
-            done = write_from(engine, node, handle, body.offset, data, False)
+            done = write_from(engine, node, handle, position, data, False)
         if done < 0:
             return -done
         if flags & abi.WRITE_KILL_SUIDGID:

@@ -54,7 +54,7 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
 @serves(Opcode.FORGET)
 def forget(engine: Engine, worker: Worker, request: Request) -> Reply:
     """The kernel dropped an inode."""
-    engine.nodes.forget(request.nodeid, request.body.nlookup)
+    engine.nodes.forget(request.nodeid, request.fields[0])
     return None
 
 
@@ -62,7 +62,7 @@ def forget(engine: Engine, worker: Worker, request: Request) -> Reply:
 def batch_forget(engine: Engine, worker: Worker, request: Request) -> Reply:
     """The kernel dropped several inodes."""
     forget_one = engine.nodes.forget
-    for node_id, count in request.body:
+    for node_id, count in request.fields:
         forget_one(node_id, count)
     return None
 

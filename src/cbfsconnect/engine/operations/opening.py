@@ -29,7 +29,7 @@ def open_(engine: Engine, worker: Worker, request: Request) -> Reply:
     node = engine.nodes.get(request.nodeid)
     if node is None or is_hidden(node):
         return errno.ESTALE
-    flags = request.body.flags
+    flags, more_flags = request.fields
     engine.order.enter(node.id, node, worker)
     try:
         wanted = access.of_open(flags, node.__class__ is Directory)
@@ -38,7 +38,7 @@ def open_(engine: Engine, worker: Worker, request: Request) -> Reply:
             return handle
         handle.flags = flags
         if flags & os.O_TRUNC:
-            error = truncate(engine, node, handle, request.body.open_flags)
+            error = truncate(engine, node, handle, more_flags)
             if error:
                 engine.handles.close(handle)
                 return error
@@ -50,13 +50,14 @@ def open_(engine: Engine, worker: Worker, request: Request) -> Reply:
 @serves(Opcode.FLUSH)
 def flush(engine: Engine, worker: Worker, request: Request) -> Reply:
     """A process closed a descriptor: `on_cleanup_file`, whose error close(2) returns."""
-    handle = engine.handles.get(request.body.fh)
+    handle_id, _, _, lock_owner = request.fields
+    handle = engine.handles.get(handle_id)
     if handle is None:
         return errno.EBADF
     node = handle.node
     engine.order.enter(node.id, node, worker)
     try:
-        engine.locks.release_owner(handle, request.body.lock_owner)
+        engine.locks.release_owner(handle, lock_owner)
         return engine.handles.flush(handle) or wire.empty(request.unique)
     finally:
         engine.order.leave(node.id)
@@ -65,7 +66,7 @@ def flush(engine: Engine, worker: Worker, request: Request) -> Reply:
 @serves(Opcode.RELEASE, Opcode.RELEASEDIR)
 def release(engine: Engine, worker: Worker, request: Request) -> Reply:
     """The last reference is gone: `on_close_file`, and what was waiting for it."""
-    handle = engine.handles.get(request.body.fh)
+    handle = engine.handles.get(request.fields[0])
     if handle is None:
         return wire.empty(request.unique)
     node = handle.node
