@@ -500,7 +500,10 @@ class CBFS(Originators, OpenedFilesGetters, System):
     # --- media ---------------------------------------------------------------------------------
 
     def _new_engine(self) -> Engine:
-        return Engine(self._handlers, options_of(self), self._send)
+        return Engine(self._handlers, options_of(self), self._send, self._notify)
+
+    def _notify(self, told: list[bytes]) -> None:
+        self._notifier.put(told)
 
     def _send(self, message: bytes) -> object:
         session = self._session

@@ -89,6 +89,11 @@ class PublicProperties(EventSource):
         "STGT_DISK, STGT_CDROM or STGT_DISK_PNP.",
         (c.STGT_DISK, c.STGT_CDROM, c.STGT_DISK_PNP),
     )
+    support_odx_read_write = Property(
+        False,
+        Change.INACTIVE,
+        "Parts of files may be copied by tokens; the offload events fire for copy_file_range.",
+    )
     tag = Property(0, Change.ANY, "Free for the program's use.")
     use_alternate_data_streams = Property(
         False, Change.INACTIVE, "Items may have named streams; the stream events fire."
@@ -106,4 +111,15 @@ class PublicProperties(EventSource):
         False,
         Change.INACTIVE,
         "Symbolic links and special files may be made; the reparse point events fire.",
+    )
+    use_short_file_names = Property(
+        False,
+        Change.INACTIVE,
+        "Items have 8.3 names too, which on_get_file_info gives as short_file_name and every event "
+        "takes; programs read them as system.ntfs_dos_name.",
+    )
+    use_windows_security = Property(
+        False,
+        Change.INACTIVE,
+        "Items have security descriptors, as system.ntfs_acl; the security events fire.",
     )

@@ -220,6 +220,12 @@ class Settings:
         "or both.",
         _one_of("xattr", "windows", "both"),
     )
+    ntfs_attributes: bool = _setting(
+        False,
+        ChangeRule.ACTIVE,
+        "Linux. Programs may use system.ntfs_attrib, system.ntfs_times and system.ntfs_crtime. "
+        "Where a property needs extended attributes they may anyhow.",
+    )
     fire_set_file_size_on_write: bool = _setting(
         True,
         ChangeRule.STORAGE,

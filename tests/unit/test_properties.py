@@ -26,12 +26,15 @@ EXPECTED: dict[str, tuple[Any, Any, tuple[Any, ...], str]] = {
     "storage_characteristics": (16, 18, (-1, None), BEFORE_STORAGE),
     "storage_guid": ("", "{0}", (0,), BEFORE_STORAGE),
     "storage_type": (0, 1, (2, 4, "0"), BEFORE_STORAGE),
+    "support_odx_read_write": (False, True, (None,), INACTIVE),
     "tag": (0, 1 << 62, ("0",), ANY),
     "use_alternate_data_streams": (False, True, (None,), INACTIVE),
     "use_case_sensitive_file_names": (False, True, (None,), INACTIVE),
     "use_directory_empty_check": (True, False, (None,), INACTIVE),
     "use_hard_links": (False, True, (None,), INACTIVE),
     "use_reparse_points": (False, True, (None,), INACTIVE),
+    "use_short_file_names": (False, True, (None,), INACTIVE),
+    "use_windows_security": (False, True, (None,), INACTIVE),
 }
 READ_ONLY = ("active", "storage_present", "mounting_point_count")
 

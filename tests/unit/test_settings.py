@@ -28,6 +28,7 @@ DEFAULTS = {
     "MetadataCacheTimeout": "1.0",
     "StreamSeparator": ":",
     "StreamsInterface": "xattr",
+    "NtfsAttributes": "False",
     "FireSetFileSizeOnWrite": "True",
     "PosixDelete": "False",
     "SupportExchange": "False",

@@ -11,6 +11,9 @@ SHARE_ALL = 7
 """Linux has no share modes: every open shares reading, writing and deletion."""
 
 _DELETE = 0x10000
+_WRITE_DAC = 0x40000
+_WRITE_OWNER = 0x80000
+_ACCESS_SYSTEM_SECURITY = 0x1000000
 _NO_BUFFERING = 0x20000000
 _NORMAL = 0x80
 _BY_MODE = {
@@ -66,4 +69,16 @@ WRITE_DATA = (
     _on_item(c.DESIRED_ACCESS_FILE_WRITE_DATA, False),
     _on_item(c.DESIRED_ACCESS_FILE_WRITE_DATA, True),
 )
+READ_CONTROL = (
+    _on_item(c.DESIRED_ACCESS_READ_CONTROL, False),
+    _on_item(c.DESIRED_ACCESS_READ_CONTROL, True),
+)
 """Each for a file and for a directory."""
+
+
+def of_security(parts: int, directory: int) -> Access:
+    """What changing these parts of a security descriptor needs: owner and group, DACL, SACL."""
+    desired = _WRITE_OWNER if parts & 3 else 0
+    desired |= _WRITE_DAC if parts & 4 else 0
+    desired |= _ACCESS_SYSTEM_SECURITY if parts & 8 else 0
+    return _on_item(desired, bool(directory))

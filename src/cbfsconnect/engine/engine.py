@@ -53,13 +53,21 @@ class Engine:
     """One mounted drive.
 
     `on` are the handlers; `options` the rules. `send` writes a message to the kernel: replies that
-    come later than their request's end (locks), and notifications.
+    come later than their request's end (locks). `notify` sends notifications soon, from a thread
+    that answers nothing.
     """
 
-    def __init__(self, on: HandlerTable, options: Options, send: Callable[[bytes], object]) -> None:
+    def __init__(
+        self,
+        on: HandlerTable,
+        options: Options,
+        send: Callable[[bytes], object],
+        notify: Callable[[list[bytes]], object] = lambda told: None,
+    ) -> None:
         self.on = on
         self.options = options
         self.send = send
+        self.notify = notify
         self.started = time.time_ns()
         self.attributes = Attributes(options, self.started)
         self.nodes = NodeTable(options.separator)

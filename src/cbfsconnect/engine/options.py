@@ -16,6 +16,11 @@ class Options:
     use_hard_links: bool = False
     use_reparse_points: bool = False
     use_case_sensitive_file_names: bool = False
+    use_short_file_names: bool = False
+    use_windows_security: bool = False
+    ntfs_attributes: bool = False
+    """`system.ntfs_…` attributes are there even if nothing else needs extended attributes."""
+    support_odx_read_write: bool = False
     max_file_name_length: int = 255
     max_file_path_length: int = 32767
     file_cache: int = 1
@@ -58,6 +63,18 @@ class Options:
     def stream_xattrs(self) -> bool:
         """Whether named streams are extended attributes."""
         return self.use_alternate_data_streams and self.xattr_streams
+
+    @property
+    def extended_attributes(self) -> bool:
+        """Whether there is any use in extended attributes; else the kernel need not ask."""
+        return (
+            self.stream_xattrs
+            or self.use_hard_links
+            or self.use_reparse_points
+            or self.use_windows_security
+            or self.use_short_file_names
+            or self.ntfs_attributes
+        )
 
     @property
     def stable_ids(self) -> bool:

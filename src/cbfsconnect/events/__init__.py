@@ -37,6 +37,14 @@ from cbfsconnect.events.locks import (
     CBFSLockFileEventParams,
     CBFSUnlockFileEventParams,
 )
+from cbfsconnect.events.offload import (
+    CBFSOffloadReadFileEventParams,
+    CBFSOffloadWriteFileEventParams,
+)
+from cbfsconnect.events.security import (
+    CBFSGetFileSecurityEventParams,
+    CBFSSetFileSecurityEventParams,
+)
 from cbfsconnect.events.slots import EventSlot, EventSource, HandlerTable
 from cbfsconnect.events.volume import (
     CBFSEjectedEventParams,
@@ -69,6 +77,7 @@ __all__ = [
     "CBFSFlushFileEventParams",
     "CBFSGetFileInfoEventParams",
     "CBFSGetFileNameByFileIdEventParams",
+    "CBFSGetFileSecurityEventParams",
     "CBFSGetReparsePointEventParams",
     "CBFSGetVolumeIdEventParams",
     "CBFSGetVolumeLabelEventParams",
@@ -76,11 +85,14 @@ __all__ = [
     "CBFSIsDirectoryEmptyEventParams",
     "CBFSLockFileEventParams",
     "CBFSMountEventParams",
+    "CBFSOffloadReadFileEventParams",
+    "CBFSOffloadWriteFileEventParams",
     "CBFSOpenFileEventParams",
     "CBFSReadFileEventParams",
     "CBFSRenameOrMoveFileEventParams",
     "CBFSSetAllocationSizeEventParams",
     "CBFSSetFileAttributesEventParams",
+    "CBFSSetFileSecurityEventParams",
     "CBFSSetFileSizeEventParams",
     "CBFSSetReparsePointEventParams",
     "CBFSUnlockFileEventParams",

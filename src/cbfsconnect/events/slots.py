@@ -39,6 +39,14 @@ from cbfsconnect.events.links import (
     CBFSSetReparsePointEventParams,
 )
 from cbfsconnect.events.locks import CBFSLockFileEventParams, CBFSUnlockFileEventParams
+from cbfsconnect.events.offload import (
+    CBFSOffloadReadFileEventParams,
+    CBFSOffloadWriteFileEventParams,
+)
+from cbfsconnect.events.security import (
+    CBFSGetFileSecurityEventParams,
+    CBFSSetFileSecurityEventParams,
+)
 from cbfsconnect.events.volume import (
     CBFSEjectedEventParams,
     CBFSErrorEventParams,
@@ -130,6 +138,7 @@ class EventSource:
     on_flush_file = EventSlot(CBFSFlushFileEventParams)
     on_get_file_info = EventSlot(CBFSGetFileInfoEventParams)
     on_get_file_name_by_file_id = EventSlot(CBFSGetFileNameByFileIdEventParams)
+    on_get_file_security = EventSlot(CBFSGetFileSecurityEventParams)
     on_get_reparse_point = EventSlot(CBFSGetReparsePointEventParams)
     on_get_volume_id = EventSlot(CBFSGetVolumeIdEventParams)
     on_get_volume_label = EventSlot(CBFSGetVolumeLabelEventParams)
@@ -137,11 +146,14 @@ class EventSource:
     on_is_directory_empty = EventSlot(CBFSIsDirectoryEmptyEventParams)
     on_lock_file = EventSlot(CBFSLockFileEventParams)
     on_mount = EventSlot(CBFSMountEventParams)
+    on_offload_read_file = EventSlot(CBFSOffloadReadFileEventParams)
+    on_offload_write_file = EventSlot(CBFSOffloadWriteFileEventParams)
     on_open_file = EventSlot(CBFSOpenFileEventParams)
     on_read_file = EventSlot(CBFSReadFileEventParams)
     on_rename_or_move_file = EventSlot(CBFSRenameOrMoveFileEventParams)
     on_set_allocation_size = EventSlot(CBFSSetAllocationSizeEventParams)
     on_set_file_attributes = EventSlot(CBFSSetFileAttributesEventParams)
+    on_set_file_security = EventSlot(CBFSSetFileSecurityEventParams)
     on_set_file_size = EventSlot(CBFSSetFileSizeEventParams)
     on_set_reparse_point = EventSlot(CBFSSetReparsePointEventParams)
     on_unlock_file = EventSlot(CBFSUnlockFileEventParams)

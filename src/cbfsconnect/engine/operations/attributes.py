@@ -102,7 +102,7 @@ def kill_privileges(engine: Engine, node: Node, handle: Handle) -> int:
     mode = engine.attributes.mode_of(params)
     if without_privileges(mode) == mode:
         return 0
-    return _fire_set_attributes(engine, node, handle, mode=without_privileges(mode) & 0o7777)
+    return fire_set_attributes(engine, node, handle, mode=without_privileges(mode) & 0o7777)
 
 
 def _set_unopened(engine: Engine, node: Node, request: Request) -> int:
@@ -145,7 +145,7 @@ def _set_attributes(engine: Engine, node: Node, handle: Handle, body: Any) -> in
             mode = after & 0o7777 if after != before else None
         elif params.mode is None:
             attributes = _changed_attributes(params.attributes, mode)
-    return _fire_set_attributes(
+    return fire_set_attributes(
         engine,
         node,
         handle,
@@ -159,7 +159,7 @@ def _set_attributes(engine: Engine, node: Node, handle: Handle, body: Any) -> in
     )
 
 
-def _fire_set_attributes(
+def fire_set_attributes(
     engine: Engine,
     node: Node,
     handle: Handle,
@@ -168,10 +168,12 @@ def _fire_set_attributes(
     mode: int | None = None,
     uid: int | None = None,
     gid: int | None = None,
+    created: int | None = None,
     atime: int | None = None,
     mtime: int | None = None,
     ctime: int | None = None,
 ) -> int:
+    """Fire `on_set_file_attributes` on an open item; 0 or an errno."""
     handler = engine.on.on_set_file_attributes
     if handler is None:
         # Times are also set by the kernel itself, when it writes cached data: they may be lost.
@@ -180,7 +182,7 @@ def _fire_set_attributes(
     params = CBFSSetFileAttributesEventParams(
         node.path,
         handle.id,
-        None,
+        created,
         atime,
         mtime,
         ctime,

@@ -5,6 +5,7 @@
 | `user.NAME`                 | the named stream NAME of the item          |
 | `system.ntfs_reparse_data`  | the three reparse point events             |
 | `system.cbfs.hard_links`    | the two hard link enumeration events       |
+| `system.ntfs_…`             | see `ntfs`                                 |
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from cbfsconnect.engine import access
 from cbfsconnect.engine.handles import which
 from cbfsconnect.engine.links import HARD_LINKS, hard_links_page
+from cbfsconnect.engine.operations.ntfs import SPECIAL, get_special, set_special
 from cbfsconnect.engine.operations.table import Reply, serves
 from cbfsconnect.engine.reparse import delete_reparse_data, get_reparse_data, set_reparse_data
 from cbfsconnect.engine.streams import Streams
@@ -53,6 +55,8 @@ def get(engine: Engine, worker: Worker, request: Request) -> Reply:
             value = get_reparse_data(engine, node, request)
             if value == errno.EINVAL:
                 value = errno.ENODATA
+        elif name in SPECIAL:
+            value = get_special(engine, node, request)
         return _sized(request.unique, value, limit)
     finally:
         engine.order.leave(node.id)
@@ -78,6 +82,8 @@ def set_(engine: Engine, worker: Worker, request: Request) -> Reply:
             error = _check_owner(engine, node, request) or _on_opened(
                 engine, node, request, set_reparse_data, bytes(data)
             )
+        elif name in SPECIAL:
+            error = set_special(engine, node, request, bytes(data))
         return error or wire.empty(request.unique)
     finally:
         engine.order.leave(node.id)
@@ -162,8 +168,7 @@ def _on_opened(
 
 
 def _any_use(engine: Engine) -> bool:
-    options = engine.options
-    return options.stream_xattrs or options.use_hard_links or options.use_reparse_points
+    return engine.options.extended_attributes
 
 
 def _sized(unique: int, value: bytes | int, limit: int) -> Reply:
