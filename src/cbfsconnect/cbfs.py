@@ -183,6 +183,7 @@ class CBFS(Originators, OpenedFilesGetters, System):
             )
         if self._active:
             raise CBFSConnectError(ERROR_INVALID_STATE, "media is mounted already")
+        lifetime.register(self, handle_signals=self.settings.handle_signals)
         engine = self._new_engine()
         try:
             self._on_event_thread(lambda: check_volume(engine))
@@ -207,15 +208,16 @@ class CBFS(Originators, OpenedFilesGetters, System):
         self._refuse_in_event("call add_mounting_point")
         self._need_storage("add_mounting_point")
         flags = check_flags(flags, [point.flags for point in self._points])
-        try:
-            if self._points:
-                path = fuse_mount.bind(self._points[0].path, mounting_point)
-            else:
-                path = self._start_session(mounting_point)
-        except fuse_mount.MountError as error:
-            raise _from_mount_error(error) from error
-        self._points.append(MountingPoint(mounting_point, flags, authentication_id, path))
         lifetime.register(self, handle_signals=self.settings.handle_signals)
+        with lifetime.signals_held_back():
+            try:
+                if self._points:
+                    path = fuse_mount.bind(self._points[0].path, mounting_point)
+                else:
+                    path = self._start_session(mounting_point)
+            except fuse_mount.MountError as error:
+                raise _from_mount_error(error) from error
+            self._points.append(MountingPoint(mounting_point, flags, authentication_id, path))
 
     def remove_mounting_point(
         self,

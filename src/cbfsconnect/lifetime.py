@@ -1,18 +1,20 @@
 """What happens to mounted drives when the process ends: by exit, by a signal, in a forked child.
 
 A drive whose server is gone is a dead mount that fails every access. So every drive registers here
-while it has a mounting point, and is deleted when the interpreter exits. SIGTERM and SIGHUP, which
+while it exists, and is deleted when the interpreter exits. SIGTERM and SIGHUP, which
 would end the process with no exit, become one (setting HandleSignals).
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import signal
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 log = logging.getLogger("cbfsconnect")
@@ -33,7 +35,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def register(drive: Mountable, *, handle_signals: bool) -> None:
-    """A drive has a mounting point from now on."""
+    """A drive exists from now on; with `handle_signals` those that end the process delete it."""
     _drives.add(drive)
     if handle_signals and threading.current_thread() is threading.main_thread():
         for number in _ENDING:
@@ -42,8 +44,30 @@ def register(drive: Mountable, *, handle_signals: bool) -> None:
 
 
 def unregister(drive: Mountable) -> None:
-    """The drive has none any more."""
+    """The drive is deleted."""
     _drives.discard(drive)
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Let the signals that end a program wait until the block is done.
+
+    An exception that comes between the mount and the note that it was made would leave a mount
+    behind that nobody knows of.
+    """
+    came: list[int] = []
+    try:
+        with contextlib.ExitStack() as restore:
+            if threading.current_thread() is threading.main_thread():
+                for ending in (signal.SIGINT, *_ENDING):
+                    handler = signal.getsignal(ending)
+                    if callable(handler):
+                        restore.callback(signal.signal, ending, handler)
+                        signal.signal(ending, lambda number, frame: came.append(number))
+            yield
+    finally:
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _exit(number: int, frame: Any) -> None:
