@@ -192,10 +192,10 @@ class Engine:
         except (TypeError, ValueError) as error:
             problem = nonsense_in(params) or str(error)
             return self.nonsense("on_get_file_info", parent.prefix + name, problem)
-        return self.node_reply(unique, node, parent.prefix + name, params)
+        return self.node_reply(unique, node, params)
 
     def node_reply(
-        self, unique: int, node: Node, path: str, params: CBFSGetFileInfoEventParams
+        self, unique: int, node: Node, params: CBFSGetFileInfoEventParams
     ) -> bytes | int:
         """Name a node to the kernel that is counted for this already."""
         try:
@@ -204,7 +204,8 @@ class Engine:
             return wire.entry(unique, node.id, 0, s, ns, s, ns, attr)
         except (struct.error, ValueError) as error:
             self.nodes.release(node)
-            return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(error))
+            problem = nonsense_in(params) or str(error)
+            return self.nonsense("on_get_file_info", params.file_name, problem)
 
     def identify(self, parent: Directory, name: str, params: Any) -> Node:
         """The node that a name stands for, counted as looked up: release what is not told.

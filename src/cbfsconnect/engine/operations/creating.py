@@ -296,7 +296,7 @@ def _entry_of_new(
         return params
     node = handle.node
     engine.handles.close(handle)
-    return engine.node_reply(request.unique, node, parent.prefix + name, params)
+    return engine.node_reply(request.unique, node, params)
 
 
 def _undo(engine: Engine, handle: Handle, error: int) -> int:

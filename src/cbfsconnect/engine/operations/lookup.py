@@ -37,13 +37,15 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
     key = -request.unique if child is None else child.id
     engine.order.enter(key, parent if child is None else child, worker)
     try:
-        if child is not None and is_hidden(child):
+        if is_hidden(child):
             return _missing(engine, request.unique)
         params = engine.info(parent.prefix + name, child)
-        if params == errno.ENOENT and child is not None and parent.children.get(name) is child:
-            engine.nodes.remove_name(parent, name)  # the drive removed it by itself
         if isinstance(params, int):
-            return _missing(engine, request.unique) if params == errno.ENOENT else params
+            if params != errno.ENOENT:
+                return params
+            if child is not None and parent.children.get(name) is child:
+                engine.nodes.remove_name(parent, name)  # the drive removed it by itself
+            return _missing(engine, request.unique)
         if params.real_file_name:
             name = real_name(name, params.real_file_name)
         return engine.entry_reply(request.unique, parent, name, params)
@@ -97,7 +99,7 @@ def _lookup_by_handle(engine: Engine, worker: Worker, request: Request) -> Reply
         if isinstance(params, int):
             return errno.ESTALE if params == errno.ENOENT else params
         if node is engine.nodes.root:
-            return engine.node_reply(request.unique, node, node.path, params)
+            return engine.node_reply(request.unique, node, params)
         return engine.entry_reply(request.unique, node.parent, node.name, params)
     finally:
         engine.order.leave(node.id)
