@@ -18,8 +18,8 @@ SECOND = 1_000_000_000
 BLOCK = 512
 """The unit of `st_blocks`."""
 
-_UNUSUAL = c.FILE_ATTRIBUTE_DIRECTORY | c.FILE_ATTRIBUTE_REPARSE_POINT | c.FILE_ATTRIBUTE_READONLY
-_USUAL_FILE = stat.S_IFREG | 0o644
+_DECISIVE = c.FILE_ATTRIBUTE_DIRECTORY | c.FILE_ATTRIBUTE_REPARSE_POINT | c.FILE_ATTRIBUTE_READONLY
+_USUAL_MODES = {0: stat.S_IFREG | 0o644, c.FILE_ATTRIBUTE_DIRECTORY: stat.S_IFDIR | 0o755}
 
 _KIND_OF_TAG = {
     c.IO_REPARSE_TAG_SYMLINK: stat.S_IFLNK,
@@ -76,8 +76,9 @@ class Attributes:
         """Type and permissions of the item; TypeError or ValueError when they are nonsense."""
         mode, attributes = info.mode, info.attributes
         if mode is None:
-            if not attributes & _UNUSUAL:
-                return _USUAL_FILE
+            usual = _USUAL_MODES.get(attributes & _DECISIVE)
+            if usual is not None:
+                return usual
         elif mode & 0o170000:
             if mode & 0o170000 not in _KINDS:
                 raise ValueError(f"mode is {mode:#o}, of no kind of item")
