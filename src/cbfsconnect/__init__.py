@@ -9,20 +9,59 @@ from cbfsconnect import constants, errors, events
 from cbfsconnect.cbfs import CBFS
 from cbfsconnect.client import enumerate_hard_links
 from cbfsconnect.constants import *
+from cbfsconnect.control import (
+    ctl_code,
+    get_volume_label,
+    send_fsctl,
+    send_ioctl,
+    set_valid_data_length,
+    set_volume_label,
+)
 from cbfsconnect.drive import Drive, mount, run
 from cbfsconnect.drives import MemoryDrive
 from cbfsconnect.errors import *
 from cbfsconnect.events import *
+from cbfsconnect.quotas import (
+    DefaultQuota,
+    Quota,
+    get_default_quota,
+    list_quotas,
+    query_quota,
+    remove_quota,
+    set_default_quota,
+    set_quota,
+    set_quotas,
+)
+from cbfsconnect.sids import sid_of_uid, sid_to_bytes, sid_to_text, uid_of_sid
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CBFS",
+    "DefaultQuota",
     "Drive",
     "MemoryDrive",
+    "Quota",
+    "ctl_code",
     "enumerate_hard_links",
+    "get_default_quota",
+    "get_volume_label",
+    "list_quotas",
     "mount",
+    "query_quota",
+    "remove_quota",
     "run",
+    "send_fsctl",
+    "send_ioctl",
+    "set_default_quota",
+    "set_quota",
+    "set_quotas",
+    "set_valid_data_length",
+    "set_volume_label",
+    "sid_of_uid",
+    "sid_to_bytes",
+    "sid_to_text",
+    "uid_of_sid",
     *constants.__all__,
     *errors.__all__,
     *events.__all__,

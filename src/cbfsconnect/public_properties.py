@@ -48,6 +48,11 @@ class PublicProperties(EventSource):
         "True: open, cleanup and close events fire for every handle. False: for the first open "
         "and the last close of a file.",
     )
+    handle_all_fsctls = Property(
+        False,
+        Change.BEFORE_STORAGE,
+        "False: on_fsctl fires for control codes with the functions 2400 to 4095. True: for all.",
+    )
     max_file_name_length = Property(
         255, Change.BEFORE_STORAGE, "The longest file name, in bytes.", range(1, 256)
     )
@@ -103,6 +108,11 @@ class PublicProperties(EventSource):
     )
     use_directory_empty_check = Property(
         True, Change.INACTIVE, "on_is_directory_empty is asked before a directory is deleted."
+    )
+    use_disk_quotas = Property(
+        False,
+        Change.INACTIVE,
+        "The drive keeps account of what users may store; the quota events fire.",
     )
     use_hard_links = Property(
         False, Change.INACTIVE, "Files may have several names; the hard link events fire."

@@ -40,6 +40,8 @@ def options_of(cbfs: CBFS) -> Options:
         use_alternate_data_streams=cbfs.use_alternate_data_streams,
         use_directory_empty_check=cbfs.use_directory_empty_check,
         use_hard_links=cbfs.use_hard_links,
+        use_disk_quotas=cbfs.use_disk_quotas,
+        handle_all_fsctls=cbfs.handle_all_fsctls,
         use_reparse_points=cbfs.use_reparse_points,
         use_case_sensitive_file_names=cbfs.use_case_sensitive_file_names,
         use_short_file_names=cbfs.use_short_file_names,

@@ -62,6 +62,7 @@ class Handle:
     """One open of an item. `process` is the id the kernel gave: that of the opening thread."""
 
     __slots__ = (
+        "answers",
         "cleaned",
         "context",
         "flags",
@@ -86,6 +87,7 @@ class Handle:
         self.cleaned = False
         self.listing: Listing | None = None
         self.locks: set[int] | None = None
+        self.answers: dict[int, bytes] | None = None
         self.thread = request.pid
         self.process = 0
         self.uid = request.uid

@@ -14,6 +14,9 @@ class Options:
     use_alternate_data_streams: bool = False
     use_directory_empty_check: bool = True
     use_hard_links: bool = False
+    use_disk_quotas: bool = False
+    handle_all_fsctls: bool = False
+    """Control codes outside of the range of applications reach `on_fsctl`, too."""
     use_reparse_points: bool = False
     use_case_sensitive_file_names: bool = False
     use_short_file_names: bool = False

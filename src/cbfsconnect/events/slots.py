@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
+from cbfsconnect.events.control import (
+    CBFSFsctlEventParams,
+    CBFSIoctlEventParams,
+    CBFSSetValidDataLengthEventParams,
+)
 from cbfsconnect.events.declare import EVENTS, EventParams, event_name
 from cbfsconnect.events.directories import (
     CBFSCloseDirectoryEnumerationEventParams,
@@ -43,6 +48,13 @@ from cbfsconnect.events.offload import (
     CBFSOffloadReadFileEventParams,
     CBFSOffloadWriteFileEventParams,
 )
+from cbfsconnect.events.quotas import (
+    CBFSCloseQuotasEnumerationEventParams,
+    CBFSGetDefaultQuotaInfoEventParams,
+    CBFSQueryQuotasEventParams,
+    CBFSSetDefaultQuotaInfoEventParams,
+    CBFSSetQuotasEventParams,
+)
 from cbfsconnect.events.security import (
     CBFSGetFileSecurityEventParams,
     CBFSSetFileSecurityEventParams,
@@ -52,8 +64,11 @@ from cbfsconnect.events.volume import (
     CBFSErrorEventParams,
     CBFSGetVolumeIdEventParams,
     CBFSGetVolumeLabelEventParams,
+    CBFSGetVolumeObjectIdEventParams,
     CBFSGetVolumeSizeEventParams,
     CBFSMountEventParams,
+    CBFSSetVolumeLabelEventParams,
+    CBFSSetVolumeObjectIdEventParams,
     CBFSUnmountEventParams,
     CBFSWorkerThreadCreationEventParams,
     CBFSWorkerThreadTerminationEventParams,
@@ -126,6 +141,7 @@ class EventSource:
     on_close_file = EventSlot(CBFSCloseFileEventParams)
     on_close_hard_links_enumeration = EventSlot(CBFSCloseHardLinksEnumerationEventParams)
     on_close_named_streams_enumeration = EventSlot(CBFSCloseNamedStreamsEnumerationEventParams)
+    on_close_quotas_enumeration = EventSlot(CBFSCloseQuotasEnumerationEventParams)
     on_create_file = EventSlot(CBFSCreateFileEventParams)
     on_create_hard_link = EventSlot(CBFSCreateHardLinkEventParams)
     on_delete_file = EventSlot(CBFSDeleteFileEventParams)
@@ -136,26 +152,36 @@ class EventSource:
     on_enumerate_named_streams = EventSlot(CBFSEnumerateNamedStreamsEventParams)
     on_error = EventSlot(CBFSErrorEventParams)
     on_flush_file = EventSlot(CBFSFlushFileEventParams)
+    on_fsctl = EventSlot(CBFSFsctlEventParams)
+    on_get_default_quota_info = EventSlot(CBFSGetDefaultQuotaInfoEventParams)
     on_get_file_info = EventSlot(CBFSGetFileInfoEventParams)
     on_get_file_name_by_file_id = EventSlot(CBFSGetFileNameByFileIdEventParams)
     on_get_file_security = EventSlot(CBFSGetFileSecurityEventParams)
     on_get_reparse_point = EventSlot(CBFSGetReparsePointEventParams)
     on_get_volume_id = EventSlot(CBFSGetVolumeIdEventParams)
     on_get_volume_label = EventSlot(CBFSGetVolumeLabelEventParams)
+    on_get_volume_object_id = EventSlot(CBFSGetVolumeObjectIdEventParams)
     on_get_volume_size = EventSlot(CBFSGetVolumeSizeEventParams)
+    on_ioctl = EventSlot(CBFSIoctlEventParams)
     on_is_directory_empty = EventSlot(CBFSIsDirectoryEmptyEventParams)
     on_lock_file = EventSlot(CBFSLockFileEventParams)
     on_mount = EventSlot(CBFSMountEventParams)
     on_offload_read_file = EventSlot(CBFSOffloadReadFileEventParams)
     on_offload_write_file = EventSlot(CBFSOffloadWriteFileEventParams)
     on_open_file = EventSlot(CBFSOpenFileEventParams)
+    on_query_quotas = EventSlot(CBFSQueryQuotasEventParams)
     on_read_file = EventSlot(CBFSReadFileEventParams)
     on_rename_or_move_file = EventSlot(CBFSRenameOrMoveFileEventParams)
     on_set_allocation_size = EventSlot(CBFSSetAllocationSizeEventParams)
+    on_set_default_quota_info = EventSlot(CBFSSetDefaultQuotaInfoEventParams)
     on_set_file_attributes = EventSlot(CBFSSetFileAttributesEventParams)
     on_set_file_security = EventSlot(CBFSSetFileSecurityEventParams)
     on_set_file_size = EventSlot(CBFSSetFileSizeEventParams)
+    on_set_quotas = EventSlot(CBFSSetQuotasEventParams)
     on_set_reparse_point = EventSlot(CBFSSetReparsePointEventParams)
+    on_set_valid_data_length = EventSlot(CBFSSetValidDataLengthEventParams)
+    on_set_volume_label = EventSlot(CBFSSetVolumeLabelEventParams)
+    on_set_volume_object_id = EventSlot(CBFSSetVolumeObjectIdEventParams)
     on_unlock_file = EventSlot(CBFSUnlockFileEventParams)
     on_unmount = EventSlot(CBFSUnmountEventParams)
     on_worker_thread_creation = EventSlot(CBFSWorkerThreadCreationEventParams)

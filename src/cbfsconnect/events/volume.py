@@ -1,6 +1,6 @@
 """Events of the drive as a whole: media, size and names of the volume, errors, worker threads."""
 
-from cbfsconnect.events.declare import EventParams, In, InOut, Out
+from cbfsconnect.events.declare import Address, EventParams, In, InOut, Out
 
 
 class CBFSMountEventParams(EventParams, number=31, kernel="mount_media"):
@@ -39,11 +39,53 @@ class CBFSGetVolumeSizeEventParams(EventParams, number=27, kernel="STATFS, mount
     result_code: InOut[int] = 0
 
 
-class CBFSGetVolumeLabelEventParams(EventParams, number=25, kernel="mount_media"):
+class CBFSGetVolumeLabelEventParams(
+    EventParams, number=25, kernel="mount_media, IOCTL FS_IOC_GETFSLABEL"
+):
     """The label is wanted, at most 32 characters (`volume_label` is taken as well)."""
 
     buffer: Out[str] = ""
     result_code: InOut[int] = 0
+
+
+class CBFSSetVolumeLabelEventParams(
+    EventParams, number=46, kernel="IOCTL FS_IOC_SETFSLABEL (cbfsconnect.set_volume_label)"
+):
+    """The volume gets a new label, of at most 32 characters: `on_get_volume_label` returns it."""
+
+    volume_label: In[str]
+    result_code: InOut[int] = 0
+
+
+class CBFSGetVolumeObjectIdEventParams(
+    EventParams, number=26, kernel="GETXATTR system.ntfs_object_id of the root"
+):
+    """The object id of the volume is wanted: 16 bytes, and 48 of extended information.
+
+    Linux extension: the buffers as memoryviews.
+    """
+
+    object_id_view: In[memoryview]
+    object_id_length: In[int]
+    extended_information_view: In[memoryview]
+    extended_information_length: In[int]
+    result_code: InOut[int] = 0
+    object_id = Address("object_id_view")
+    extended_information = Address("extended_information_view")
+
+
+class CBFSSetVolumeObjectIdEventParams(
+    EventParams, number=47, kernel="SETXATTR system.ntfs_object_id of the root"
+):
+    """The volume gets a new object id: `on_get_volume_object_id` returns it."""
+
+    object_id_view: In[memoryview]
+    object_id_length: In[int]
+    extended_information_view: In[memoryview]
+    extended_information_length: In[int]
+    result_code: InOut[int] = 0
+    object_id = Address("object_id_view")
+    extended_information = Address("extended_information_view")
 
 
 class CBFSGetVolumeIdEventParams(EventParams, number=24, kernel="mount_media"):

@@ -2,6 +2,7 @@
 
 from cbfsconnect.engine.operations import (  # noqa: F401 - each enters its functions into the table
     attributes,
+    control,
     copying,
     creating,
     data,

@@ -5,6 +5,7 @@
 | `user.NAME`                 | the named stream NAME of the item          |
 | `system.ntfs_reparse_data`  | the three reparse point events             |
 | `system.cbfs.hard_links`    | the two hard link enumeration events       |
+| `system.ntfs_object_id`     | of the root: the volume object id events   |
 | `system.ntfs_…`             | see `ntfs`                                 |
 """
 
@@ -20,7 +21,9 @@ from cbfsconnect.engine.links import HARD_LINKS, hard_links_page
 from cbfsconnect.engine.operations.ntfs import SPECIAL, get_special, set_special
 from cbfsconnect.engine.operations.table import Reply, serves
 from cbfsconnect.engine.reparse import delete_reparse_data, get_reparse_data, set_reparse_data
+from cbfsconnect.engine.rights import check_owner
 from cbfsconnect.engine.streams import Streams
+from cbfsconnect.engine.volume_names import OBJECT_ID, get_object_id, set_object_id
 from cbfsconnect.fuse import wire
 from cbfsconnect.fuse.abi import Opcode
 
@@ -55,6 +58,8 @@ def get(engine: Engine, worker: Worker, request: Request) -> Reply:
             value = get_reparse_data(engine, node, request)
             if value == errno.EINVAL:
                 value = errno.ENODATA
+        elif name == OBJECT_ID and node is engine.nodes.root:
+            value = get_object_id(engine)
         elif name in SPECIAL:
             value = get_special(engine, node, request)
         return _sized(request.unique, value, limit)
@@ -79,9 +84,11 @@ def set_(engine: Engine, worker: Worker, request: Request) -> Reply:
             streams = Streams(engine, node, request)
             error = streams.set(name[len(_STREAM) :], data, request.body.flags)
         elif name == _REPARSE and engine.options.use_reparse_points:
-            error = _check_owner(engine, node, request) or _on_opened(
+            error = check_owner(engine, node, request) or _on_opened(
                 engine, node, request, set_reparse_data, bytes(data)
             )
+        elif name == OBJECT_ID and node is engine.nodes.root:
+            error = set_object_id(engine, request, bytes(data))
         elif name in SPECIAL:
             error = set_special(engine, node, request, bytes(data))
         return error or wire.empty(request.unique)
@@ -123,26 +130,11 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
         if name.startswith(_STREAM) and engine.options.stream_xattrs:
             error = Streams(engine, node, request).remove(name[len(_STREAM) :])
         elif name == _REPARSE and engine.options.use_reparse_points:
-            error = _check_owner(engine, node, request)
+            error = check_owner(engine, node, request)
             error = error or _remove_reparse_data(engine, node, request)
         return error or wire.empty(request.unique)
     finally:
         engine.order.leave(node.id)
-
-
-def _check_owner(engine: Engine, node: Node, request: Request) -> int:
-    """0 when the caller may change what the item is, else an errno.
-
-    The kernel checks no rights for attributes whose names begin with `system.`: it leaves that to
-    the filesystem.
-    """
-    if not request.uid or not engine.options.default_permissions:
-        return 0
-    params = engine.info(node.path, node)
-    if isinstance(params, int):
-        return params
-    owner = engine.options.uid if params.uid is None else params.uid
-    return 0 if request.uid == owner else errno.EPERM
 
 
 def _remove_reparse_data(engine: Engine, node: Node, request: Request) -> int:
@@ -168,7 +160,12 @@ def _on_opened(
 
 
 def _any_use(engine: Engine) -> bool:
-    return engine.options.extended_attributes
+    on = engine.on
+    return (
+        engine.options.extended_attributes
+        or on.on_get_volume_object_id is not None
+        or on.on_set_volume_object_id is not None
+    )
 
 
 def _sized(unique: int, value: bytes | int, limit: int) -> Reply:
