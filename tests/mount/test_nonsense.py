@@ -276,7 +276,7 @@ def test_information_that_cannot_be_is_an_error_and_told(
 ) -> None:
     client.run("open(at + '/f', 'w').close()")
     handler = AllEvents.on_get_file_info.__get__(record.handlers)
-    for name, value in (("size", -1), ("size", "5"), ("mode", 1 << 40), ("attributes", "x")):
+    for name, value in (("size", -1), ("size", "5"), ("mode", 1 << 40), ("uid", "x")):
 
         def of_file(params: Any, name: str = name, value: object = value) -> None:
             (after(handler, name, value) if params.file_name == "/f" else handler)(params)
