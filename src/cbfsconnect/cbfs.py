@@ -40,6 +40,7 @@ from cbfsconnect.events import (
     CBFSUnmountEventParams,
 )
 from cbfsconnect.fuse import mount as fuse_mount
+from cbfsconnect.fuse import mountinfo
 from cbfsconnect.fuse.abi import ROOT_ID
 from cbfsconnect.fuse.transport import DeviceTransport
 from cbfsconnect.opened_files import OpenedFiles, OpenedFilesGetters
@@ -502,7 +503,13 @@ class CBFS(Originators, OpenedFilesGetters, System):
     # --- media ---------------------------------------------------------------------------------
 
     def _new_engine(self) -> Engine:
-        return Engine(self._handlers, options_of(self), self._send, self._notify)
+        return Engine(
+            self._handlers, options_of(self), self._send, self._notify, self._has_mounts_inside
+        )
+
+    def _has_mounts_inside(self) -> bool:
+        inside = tuple(point.path.rstrip("/") + "/" for point in self._points)
+        return any(mount.mount_point.startswith(inside) for mount in mountinfo.entries())
 
     def _notify(self, told: list[bytes]) -> None:
         self._notifier.put(told)

@@ -104,7 +104,10 @@ class PublicProperties(EventSource):
         False, Change.INACTIVE, "Items may have named streams; the stream events fire."
     )
     use_case_sensitive_file_names = Property(
-        False, Change.INACTIVE, "Whether names that differ in letter case only are different."
+        False,
+        Change.INACTIVE,
+        "Whether names that differ in letter case only are different; else real_file_name of "
+        "on_get_file_info, or the file id, tells that they are one.",
     )
     use_directory_empty_check = Property(
         True, Change.INACTIVE, "on_is_directory_empty is asked before a directory is deleted."

@@ -41,7 +41,8 @@ def notices(engine: Engine, path: str, action: int) -> list[bytes]:
     if not name:
         return [wire.inval_inode(parent.id, _ATTRIBUTES_ONLY)]
     if action in (c.CBFS_NOTIFY_FLAG_ADDED, c.CBFS_NOTIFY_FLAG_RENAMED) or child is None:
-        told = [wire.inval_entry(parent.id, encoded)]
+        names = {name} | parent.take_absent(name)
+        told = [wire.inval_entry(parent.id, engine.fsencode(one)) for one in names]
     elif action == c.CBFS_NOTIFY_FLAG_REMOVED:
         told = [wire.delete(parent.id, child.id, encoded)]
         engine.nodes.remove_name(parent, name)
@@ -88,5 +89,5 @@ def _find(engine: Engine, path: str) -> tuple[Directory, str] | None:
     node: Node | None = engine.nodes.root
     for part in parents:
         if part:
-            node = node.children.get(part) if isinstance(node, Directory) else None
-    return (node, name) if isinstance(node, Directory) else None
+            node = node.children.get(node.spelled(part)) if isinstance(node, Directory) else None
+    return (node, node.spelled(name)) if isinstance(node, Directory) else None

@@ -77,7 +77,7 @@ class Deletion:
 
     def free_name(self, parent: Directory, name: str) -> int:
         """Rename a hidden item away whose name is wanted; 0 or an errno."""
-        node = parent.children.get(name)
+        node = parent.children.get(parent.spelled(name))
         if node is None or not is_hidden(node):
             return 0
         return self._rename_away(node, parent)

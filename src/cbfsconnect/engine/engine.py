@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
 import struct
 import time
@@ -32,7 +33,7 @@ from cbfsconnect.events import (
     CBFSGetReparsePointEventParams,
     HandlerTable,
 )
-from cbfsconnect.fuse import wire
+from cbfsconnect.fuse import abi, wire
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.options import Options
@@ -45,6 +46,9 @@ FOREVER_S = 10 * 365 * 24 * 3600
 """How long names and attributes stay valid when nobody else changes the drive."""
 
 
+HAS_EPOCHS = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= (6, 16)
+"""Whether this kernel forgets all names at once when it is told so."""
+
 STUCK_AFTER_S = 2.0
 """How long the end of a drive waits for handlers that have not returned."""
 
@@ -54,7 +58,7 @@ class Engine:
 
     `on` are the handlers; `options` the rules. `send` writes a message to the kernel: replies that
     come later than their request's end (locks). `notify` sends notifications soon, from a thread
-    that answers nothing.
+    that answers nothing. `mounts_inside` says whether something is mounted inside the drive.
     """
 
     def __init__(
@@ -63,11 +67,13 @@ class Engine:
         options: Options,
         send: Callable[[bytes], object],
         notify: Callable[[list[bytes]], object] = lambda told: None,
+        mounts_inside: Callable[[], bool] = lambda: False,
     ) -> None:
         self.on = on
         self.options = options
         self.send = send
         self.notify = notify
+        self.mounts_inside = mounts_inside
         self.started = time.time_ns()
         self.attributes = Attributes(options, self.started)
         self.nodes = NodeTable(options.separator)
@@ -78,6 +84,7 @@ class Engine:
         self.link_pages = LinkPages()
         self.valid_s, self.valid_ns = _validity(options)
         self.reserved = options.reserved
+        self.folds = options.stable_ids and not options.use_case_sensitive_file_names
         self._stable_ids = options.stable_ids
         self.fsencode = os.fsencode
 
@@ -184,23 +191,33 @@ class Engine:
             return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(error))
 
     def entry_reply(
-        self, unique: int, parent: Directory, name: str, params: CBFSGetFileInfoEventParams
+        self,
+        unique: int,
+        parent: Directory,
+        name: str,
+        params: CBFSGetFileInfoEventParams,
+        keep: bool = True,
     ) -> bytes | int:
-        """Answer LOOKUP and what creates names: the node of a name, counted as looked up."""
+        """Answer LOOKUP and what creates names: the node of a name, counted as looked up.
+
+        `keep`: the kernel may remember the name for a while.
+        """
         try:
             node = self.identify(parent, name, params)
         except (TypeError, ValueError) as error:
             problem = nonsense_in(params) or str(error)
             return self.nonsense("on_get_file_info", parent.prefix + name, problem)
-        return self.node_reply(unique, node, params)
+        return self.node_reply(unique, node, params, keep)
 
     def node_reply(
-        self, unique: int, node: Node, params: CBFSGetFileInfoEventParams
+        self, unique: int, node: Node, params: CBFSGetFileInfoEventParams, keep: bool = True
     ) -> bytes | int:
         """Name a node to the kernel that is counted for this already."""
         try:
             attr = self.attr(node, params)
             s, ns = self.valid_s, self.valid_ns
+            if not keep:
+                return wire.entry(unique, node.id, 0, 0, 0, s, ns, attr)
             return wire.entry(unique, node.id, 0, s, ns, s, ns, attr)
         except (struct.error, ValueError) as error:
             self.nodes.release(node)
@@ -214,6 +231,42 @@ class Engine:
         """
         file_id = params.file_id if self._stable_ids else 0
         return self.nodes.take(parent, name, params.mode & 0o170000, file_id)
+
+    def spelling(self, parent: Directory, name: str, params: CBFSGetFileInfoEventParams) -> str:
+        """The name as the drive stores it, where that differs in letter case or is the long one."""
+        options, real = self.options, params.real_file_name
+        if real:
+            if real == name or not isinstance(real, str) or "/" in real:
+                return name
+            if options.use_short_file_names and _same(name, params.short_file_name):
+                return real
+            return real if not options.use_case_sensitive_file_names and _same(name, real) else name
+        known = self.nodes.get(params.file_id) if self.folds and params.file_id else None
+        if known is None or name in parent.children:
+            return name
+        for directory, other in known.names:
+            if directory is parent and _same(other, name) and parent.children.get(other) is known:
+                return other
+        return name
+
+    def made(self, parent: Directory, name: str) -> None:
+        """An item has got this name: the kernel forgets that other spellings do not exist."""
+        if parent.absent is not None and (others := parent.take_absent(name)):
+            self.forget_spellings(parent, *others)
+
+    def forget_spellings(self, parent: Directory, *names: str) -> None:
+        """Have the kernel forget names that changed under another spelling, before the next reply.
+
+        It holds the directory's lock until that reply, so a notification about one name comes a
+        moment too late. The one about all names needs no lock, but takes away what is mounted on
+        any of them.
+        """
+        if HAS_EPOCHS and not self.mounts_inside():
+            self.send(wire.inc_epoch())
+            return
+        self.notify(
+            [wire.inval_entry(parent.id, self.fsencode(name), abi.EXPIRE_ONLY) for name in names]
+        )
 
     def cannot_be_named(self, name: str) -> bool:
         """Whether a name has characters that would mean something else in the drive's paths."""
@@ -271,6 +324,10 @@ class Engine:
                     self.handles.close(handle)
             finally:
                 self.order.leave(node.id)
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()
 
 
 def _clean(number: int) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cbfsconnect.engine.handles import OpenState
 
+_MOST_SPELLINGS = 1000
 _INVENTED = 1 << 63
 """Node ids that the engine invents start here, above all ids that drives give."""
 
@@ -87,21 +88,54 @@ class Directory(Node):
     """A node that has children.
 
     `prefix` is its path with a separator at the end. `inherit_gid` is its group when new items
-    shall belong to it (the set-group-ID bit), else None.
+    shall belong to it (the set-group-ID bit), else None. `spellings` are other ways to write the
+    names of children that somebody has used, with the stored ones; `absent` are the names, by their
+    folded form, of which the kernel may remember that they do not exist.
     """
 
-    __slots__ = ("children", "inherit_gid", "prefix")
+    __slots__ = ("absent", "children", "inherit_gid", "prefix", "spellings")
 
     def __init__(self, node_id: int, parent: Directory | None, name: str, separator: str) -> None:
         super().__init__(node_id, parent or self, name, stat.S_IFDIR)
         self.children: dict[str, Node] = {}
         self.inherit_gid: int | None = None
+        self.spellings: dict[str, str] | None = None
+        self.absent: dict[str, set[str]] | None = None
         self.prefix: str = parent.prefix + name + separator if parent else separator
 
     @property
     def path(self) -> str:
         """The absolute path inside the drive."""
         return self.prefix if self.parent is self else self.prefix[:-1]
+
+    def spelled(self, name: str) -> str:
+        """The stored spelling of a child's name, the name itself where nothing else is known."""
+        if self.spellings is None or name in self.children:
+            return name
+        real = self.spellings.get(name, name)
+        return real if real in self.children else name
+
+    def note_spelling(self, name: str, real: str) -> None:
+        """Somebody has written a child's name in another way."""
+        if self.spellings is None or len(self.spellings) >= _MOST_SPELLINGS:
+            self.spellings = {}
+        self.spellings[name] = real
+
+    def note_absent(self, name: str) -> bool:
+        """The kernel shall remember that a name does not exist; False when these are too many."""
+        if self.absent is None:
+            self.absent = {}
+        folded = name.casefold()
+        if folded not in self.absent and len(self.absent) >= _MOST_SPELLINGS:
+            return False
+        self.absent.setdefault(folded, set()).add(name)
+        return True
+
+    def take_absent(self, name: str) -> set[str]:
+        """The other spellings of a name that now exists, of which the kernel thinks otherwise."""
+        if self.absent is None:
+            return set()
+        return self.absent.pop(name.casefold(), set()) - {name}
 
     def renew_prefix(self, separator: str) -> None:
         """Work out the prefix anew, here and below."""

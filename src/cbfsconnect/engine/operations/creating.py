@@ -133,6 +133,7 @@ def link(engine: Engine, worker: Worker, request: Request) -> Reply:
         if isinstance(params, int):
             return params
         engine.nodes.add_name(node, parent, name)
+        engine.made(parent, name)
         return engine.entry_reply(request.unique, parent, name, params)
     finally:
         engine.order.leave_all(items)
@@ -224,6 +225,7 @@ def _open_existing(engine: Engine, request: Request, parent: Directory, name: st
     params = engine.info(parent.prefix + name, None)
     if isinstance(params, int):
         return params
+    name = engine.spelling(parent, name, params)
     node, flags = engine.identify(parent, name, params), request.body.flags
     try:
         if node.kind != stat.S_IFREG:
@@ -257,7 +259,8 @@ def _adopt(
         if not handle.node.id:
             # What had the name is gone, whoever removed it: the drive could make a new item.
             engine.nodes.remove_name(parent, name)
-        node = engine.identify(parent, name, params)
+            engine.made(parent, name)
+        node = engine.identify(parent, _noted(engine, parent, name, params), params)
     except (TypeError, ValueError) as error:
         engine.handles.close(handle)
         return engine.nonsense("on_get_file_info", path, nonsense_in(params) or str(error))
@@ -265,6 +268,14 @@ def _adopt(
         handle.node = node
         node.open = handle.state
     return params
+
+
+def _noted(engine: Engine, parent: Directory, name: str, params: CBFSGetFileInfoEventParams) -> str:
+    """The name as the drive has stored it."""
+    real = engine.spelling(parent, name, params)
+    if real != name:
+        parent.note_spelling(name, real)
+    return real
 
 
 def _created_reply(
@@ -275,11 +286,12 @@ def _created_reply(
         return params
     node = handle.node
     s, ns = engine.valid_s, engine.valid_ns
+    # Another spelling than the stored one is not remembered; see lookup.
+    of_name = (s, ns) if parent.children.get(name) is node else (0, 0)
     try:
         attr = engine.attr(node, params)
-        return wire.created(
-            request.unique, node.id, 0, s, ns, s, ns, attr, handle.id, open_flags(engine, node)
-        )
+        flags = open_flags(engine, node)
+        return wire.created(request.unique, node.id, 0, *of_name, s, ns, attr, handle.id, flags)
     except (struct.error, ValueError) as error:
         engine.handles.close(handle)
         engine.nodes.release(node)
@@ -295,8 +307,9 @@ def _entry_of_new(
     if isinstance(params, int):
         return params
     node = handle.node
+    keep = parent.children.get(name) is node
     engine.handles.close(handle)
-    return engine.node_reply(request.unique, node, params)
+    return engine.node_reply(request.unique, node, params, keep)
 
 
 def _undo(engine: Engine, handle: Handle, error: int) -> int:

@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from cbfsconnect.engine.deletion import is_hidden
+from cbfsconnect.engine.engine import HAS_EPOCHS
 from cbfsconnect.engine.ids import path_of_id
 from cbfsconnect.engine.nodes import Directory, Node
 from cbfsconnect.engine.operations.table import Reply, serves, text
@@ -15,6 +16,7 @@ from cbfsconnect.fuse.abi import Opcode
 if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
     from cbfsconnect.engine.workers import Worker
+    from cbfsconnect.events import CBFSGetFileInfoEventParams
     from cbfsconnect.fuse.wire import Request
 
 _NO_ATTRIBUTES = (0,) * 16
@@ -34,20 +36,24 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
     if engine.reserved and engine.cannot_be_named(name):
         return errno.ENOENT
     child = parent.children.get(name)
+    if child is None and parent.spellings is not None:
+        child = parent.children.get(parent.spelled(name))
     key = -request.unique if child is None else child.id
     engine.order.enter(key, parent if child is None else child, worker)
     try:
         if is_hidden(child):
-            return _missing(engine, request.unique)
+            return _missing(engine, request.unique, parent, name)
         params = engine.info(parent.prefix + name, child)
         if isinstance(params, int):
             if params != errno.ENOENT:
                 return params
             if child is not None and parent.children.get(name) is child:
                 engine.nodes.remove_name(parent, name)  # the drive removed it by itself
-            return _missing(engine, request.unique)
-        if params.real_file_name:
-            name = real_name(name, params.real_file_name)
+            return _missing(engine, request.unique, parent, name)
+        if params.real_file_name or engine.folds:
+            real = engine.spelling(parent, name, params)
+            if real != name:
+                return _other_spelling(engine, request.unique, parent, name, real, params)
         return engine.entry_reply(request.unique, parent, name, params)
     finally:
         engine.order.leave(key)
@@ -69,16 +75,33 @@ def batch_forget(engine: Engine, worker: Worker, request: Request) -> Reply:
     return None
 
 
-def _missing(engine: Engine, unique: int) -> Reply:
+def _missing(engine: Engine, unique: int, parent: Directory, name: str) -> Reply:
     if not engine.options.nonexistent_cache:
+        return errno.ENOENT
+    # Made under another spelling it exists, and the kernel must be told in time.
+    exact = engine.options.use_case_sensitive_file_names
+    if not exact and not (HAS_EPOCHS and parent.note_absent(name)):
         return errno.ENOENT
     s, ns = engine.valid_s, engine.valid_ns
     return wire.entry(unique, 0, 0, s, ns, 0, 0, _NO_ATTRIBUTES)
 
 
-def real_name(name: str, real: str) -> str:
-    """The stored spelling of the name, where the handler gave another one than was asked for."""
-    return real if real.casefold() == name.casefold() and "/" not in real else name
+def _other_spelling(
+    engine: Engine,
+    unique: int,
+    parent: Directory,
+    name: str,
+    real: str,
+    params: CBFSGetFileInfoEventParams,
+) -> Reply:
+    """The item of the stored name. The kernel asks each time when somebody uses another spelling,
+    since it does not know that a change of the one is a change of the other."""
+    parent.note_spelling(name, real)
+    if is_hidden(parent.children.get(real)):
+        return _missing(engine, unique, parent, name)
+    if name in parent.children:
+        engine.nodes.rename(parent, name, parent, real)  # the drive changed the spelling itself
+    return engine.entry_reply(unique, parent, real, params, keep=False)
 
 
 def _lookup_by_handle(engine: Engine, worker: Worker, request: Request) -> Reply:

@@ -9,7 +9,6 @@ from cbfsconnect.engine import access
 from cbfsconnect.engine.deletion import is_hidden
 from cbfsconnect.engine.handles import which
 from cbfsconnect.engine.nodes import Directory, Node
-from cbfsconnect.engine.operations.lookup import real_name
 from cbfsconnect.engine.operations.table import Reply, serves, text
 from cbfsconnect.events import CBFSRenameOrMoveFileEventParams
 from cbfsconnect.fuse import wire
@@ -44,6 +43,8 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
         if is_hidden(child):
             return errno.ENOENT
         error = engine.deletion.remove(child, parent, name, request)
+        if not error and name != text(request.name):
+            engine.forget_spellings(parent, name)
         return error or wire.empty(request.unique)
     finally:
         engine.order.leave_all(items)
@@ -79,13 +80,19 @@ def rename(engine: Engine, worker: Worker, request: Request) -> Reply:
         if isinstance(node, Directory) and new_parent.is_below(node):
             return errno.EINVAL
         # The kernel has looked the target up: what has no node does not exist.
-        target = new_parent.children.get(new_name)
+        real = new_parent.spelled(new_name)
+        target = new_parent.children.get(real)
+        if target is node and real != new_name:
+            target = None  # another spelling is wanted
+        elif target is not None and not is_hidden(target):
+            new_name = real
         if flags & _EXCHANGE and (target is None or is_hidden(target)):
             return errno.ENOENT
         if flags & _NOREPLACE and target is not None and not is_hidden(target):
             return errno.EEXIST
         move = _Move(engine, request, node, parent, name, new_parent, new_name, target)
-        return _in_order(engine, move, bool(flags & _EXCHANGE))
+        error = _in_order(engine, move, bool(flags & _EXCHANGE))
+        return error or wire.empty(request.unique)
     finally:
         engine.nodes.release(node)
 
@@ -193,7 +200,7 @@ class _Move:
                 return
 
 
-def _in_order(engine: Engine, move: _Move, exchange: bool) -> Reply:
+def _in_order(engine: Engine, move: _Move, exchange: bool) -> int:
     """Run a move when nobody else is in the items whose names or paths it changes."""
     items = move.items()
     places = engine.order.enter_all(items)
@@ -202,22 +209,34 @@ def _in_order(engine: Engine, move: _Move, exchange: bool) -> Reply:
         for directory in move.directories():
             moving.append(directory)
             engine.order.begin_move(directory, places)
-        return move.run(exchange) or wire.empty(move.request.unique)
+        error = move.run(exchange)
+        if not error:
+            _tell_spellings(engine, move)
+        return error
     finally:
         for directory in moving:
             engine.order.end_move(directory)
         engine.order.leave_all(items)
 
 
+def _tell_spellings(engine: Engine, move: _Move) -> None:
+    """The kernel knows what was moved by the names in the request; there may be other spellings."""
+    named = (text(move.request.name), text(move.request.name2))
+    if named != (move.old[1], move.new[1]):
+        engine.forget_spellings(*move.old)
+        engine.forget_spellings(*move.new)
+    engine.made(*move.new)
+
+
 def _child(engine: Engine, parent: Directory, name: str) -> tuple[Node, str] | int:
     """The node of a name, held until it is released, and the name as the drive spells it; an errno
     when there is none."""
-    child = parent.children.get(name)
+    real = parent.spelled(name)
+    child = parent.children.get(real)
     if child is not None:
-        return engine.nodes.hold(child), name
+        return engine.nodes.hold(child), real
     params = engine.info(parent.prefix + name, None)
     if isinstance(params, int):
         return params
-    if params.real_file_name:
-        name = real_name(name, params.real_file_name)
-    return engine.identify(parent, name, params), name
+    real = engine.spelling(parent, name, params)
+    return engine.identify(parent, real, params), real
