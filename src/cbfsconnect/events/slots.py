@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
@@ -111,6 +112,9 @@ class EventSlot(Generic[P]):
     def __set__(self, source: EventSource, handler: Callable[[P], None] | None) -> None:
         if handler is not None and not callable(handler):
             raise TypeError(f"{self.name} takes a callable with one argument, or None")
+        if inspect.iscoroutinefunction(handler):
+            # Called like any other it would do nothing, and the request would succeed.
+            raise TypeError(f"{self.name} takes a plain function: async def is not supported yet")
         setattr(source._handlers, self.name, handler)
 
 
