@@ -13,6 +13,7 @@ from cbfsconnect.fuse import abi, wire
 U = 0x0102030405060708
 ATTR = tuple(range(101, 117))
 ATTR_FORMAT = "6Q10I"
+PACKED = struct.pack("=" + ATTR_FORMAT, *ATTR)
 
 
 def reply(form: str, *values: int, tail: bytes = b"") -> bytes:
@@ -37,12 +38,12 @@ REPLIES = {
         wire.data_in_place(memoryview(bytearray(16) + b"bytes, others"), U, 5),
         struct.pack("=IiQ", 21, 0, U) + b"bytes",
     ),
-    "attr": (wire.attr(U, 60, 62, ATTR), reply("QII" + ATTR_FORMAT, 60, 62, 0, *ATTR)),
-    "entry": (wire.entry(U, 9, 3, 60, 62, 61, 63, ATTR), reply(ENTRY_FORMAT, *ENTRY)),
+    "attr": (wire.attr(U, 60, 62, PACKED), reply("QII" + ATTR_FORMAT, 60, 62, 0, *ATTR)),
+    "entry": (wire.entry(U, 9, 3, 60, 62, 61, 63, PACKED), reply(ENTRY_FORMAT, *ENTRY)),
     "opened": (wire.opened(U, 5, 2), reply("QIi", 5, 2, 0)),
     "opened-passthrough": (wire.opened(U, 5, 128, 7), reply("QIi", 5, 128, 7)),
     "created": (
-        wire.created(U, 9, 3, 60, 62, 61, 63, ATTR, 5, 2, 7),
+        wire.created(U, 9, 3, 60, 62, 61, 63, PACKED, 5, 2, 7),
         reply(ENTRY_FORMAT + "QIi", *ENTRY, 5, 2, 7),
     ),
     "written": (wire.written(U, 4096), reply("II", 4096, 0)),
@@ -127,7 +128,14 @@ def test_error_numbers_that_the_kernel_refuses(errno: int) -> None:
 
 def test_values_out_of_range_are_the_callers_to_check() -> None:
     with pytest.raises(struct.error):
-        wire.attr(U, 1, 0, (-1, *ATTR[1:]))
+        wire.attributes(-1, *ATTR[1:])
+    with pytest.raises(struct.error):
+        wire.attr(U, -1, 0, PACKED)
+
+
+def test_attributes_are_those_of_the_kernel() -> None:
+    assert wire.attributes(*ATTR) == PACKED
+    assert wire.attribute_values(PACKED) == ATTR
 
 
 # --- directories -----------------------------------------------------------------------------
@@ -182,15 +190,14 @@ def test_listing_round_trip(items: list[Entry], size: int) -> None:
 def test_listing_with_attributes_round_trip(items: list[Entry]) -> None:
     buffer = wire.DirectoryBuffer(1 << 16)
     for ino, off, kind, name in items:
-        attr = (ino, *ATTR[1:])
-        assert buffer.add_plus(9, 3, 60, 62, 61, 63, attr, off, kind, name)
+        assert buffer.add_plus(9, 3, 60, 62, 61, 63, PACKED, ino, off, kind, name)
     assert read_entries(body_of(buffer.message(U)), 128) == items
 
 
 def test_entry_part_of_a_listing_is_that_of_lookup() -> None:
     buffer = wire.DirectoryBuffer(4096)
-    arguments = (9, 3, 60, 62, 61, 63, ATTR)
-    assert buffer.add_plus(*arguments, 1, 8, b"name")
+    arguments = (9, 3, 60, 62, 61, 63, PACKED)
+    assert buffer.add_plus(*arguments, ATTR[0], 1, 8, b"name")
     content = body_of(buffer.message(U))
     assert content[:128] == wire.entry(U, *arguments)[16:]
     assert content[128:] == struct.pack("=QQII4s4x", ATTR[0], 1, 4, 8, b"name")
@@ -200,7 +207,7 @@ def test_an_entry_fits_to_the_byte() -> None:
     assert wire.DirectoryBuffer(32).add(1, 1, 8, b"12345678")
     assert not wire.DirectoryBuffer(31).add(1, 1, 8, b"12345678")
     assert not wire.DirectoryBuffer(32).add(1, 1, 8, b"123456789")
-    arguments = (9, 3, 60, 62, 61, 63, ATTR, 1, 8)
+    arguments = (9, 3, 60, 62, 61, 63, PACKED, 1, 1, 8)
     assert wire.DirectoryBuffer(160).add_plus(*arguments, b"12345678")
     assert not wire.DirectoryBuffer(159).add_plus(*arguments, b"12345678")
 
@@ -225,7 +232,7 @@ def test_names_that_no_kernel_lists(name: bytes) -> None:
     with pytest.raises(ValueError, match="directory entry with a name of"):
         buffer.add(1, 1, 8, name)
     with pytest.raises(ValueError, match="directory entry with a name of"):
-        buffer.add_plus(9, 3, 60, 62, 61, 63, ATTR, 1, 8, name)
+        buffer.add_plus(9, 3, 60, 62, 61, 63, PACKED, 1, 1, 8, name)
     assert len(buffer) == 0
 
 

@@ -7,9 +7,11 @@ at its word; else the mode is made of the attributes, the reparse tag and custom
 from __future__ import annotations
 
 import stat
+import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cbfsconnect import constants as c
+from cbfsconnect.fuse.wire import attributes as pack_attributes
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.options import Options
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 BLOCK = 512
 """The unit of `st_blocks`."""
+NONSENSE = (struct.error, TypeError, ValueError)
+"""What a handler's answer raises here when there are no attributes in it."""
 
 _DECISIVE = c.FILE_ATTRIBUTE_DIRECTORY | c.FILE_ATTRIBUTE_REPARSE_POINT | c.FILE_ATTRIBUTE_READONLY
 _USUAL_MODES = {0: stat.S_IFREG | 0o644, c.FILE_ATTRIBUTE_DIRECTORY: stat.S_IFDIR | 0o755}
@@ -90,8 +94,8 @@ class Attributes:
                 mode = 0o444
         return kind | mode
 
-    def pack(self, number: int, mode: int, links: int, info: Information) -> tuple[int, ...]:
-        """The fields of struct fuse_attr, in order, for inode `number`."""
+    def pack(self, number: int, mode: int, links: int, info: Information) -> bytes:
+        """The attributes of inode `number` for a reply; raises `NONSENSE`."""
         written = info.last_write_time_ns
         if written is None:
             written = info.creation_time_ns
@@ -115,7 +119,7 @@ class Attributes:
             raise ValueError(f"size is {size}, out of range")
         allocated = info.allocation_size
         uid, gid = info.uid, info.gid
-        return (
+        return pack_attributes(
             number,
             size,
             ((size if allocated is None else allocated) + 511) // BLOCK,

@@ -12,13 +12,12 @@ import logging
 import os
 import re
 import stat
-import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cbfsconnect import constants as c
-from cbfsconnect.engine.attributes import Attributes, nonsense_in
+from cbfsconnect.engine.attributes import NONSENSE, Attributes, nonsense_in
 from cbfsconnect.engine.deletion import Deletion
 from cbfsconnect.engine.handles import HandleTable
 from cbfsconnect.engine.links import LinkPages
@@ -154,28 +153,24 @@ class Engine:
             return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(problem))
         return params
 
-    def attr(self, node: Node, params: CBFSGetFileInfoEventParams) -> tuple[int, ...]:
-        """The kernel's attributes of a node; ValueError when the answer is nonsense."""
+    def attr(self, node: Node, params: CBFSGetFileInfoEventParams) -> bytes:
+        """The kernel's attributes of a node; raises `NONSENSE`."""
         state = node.open
         links = params.hard_link_count
         if state is not None and state.deleted and not self.options.posix_delete:
             links = 0
         mode = params.mode
         assert mode is not None  # `info` has completed it
-        try:
-            packed = self.attributes.pack(params.file_id or node.id, mode, links, params)
-        except (TypeError, ValueError) as error:
-            raise ValueError(nonsense_in(params) or str(error)) from error
-        if links.__class__ is int:
-            node.links = links
+        packed = self.attributes.pack(params.file_id or node.id, mode, links, params)
+        node.links = links
         if node.__class__ is Directory:
-            self.note_group(node, packed)
+            self.note_group(node, mode, params.gid)
         return packed
 
-    @staticmethod
-    def note_group(node: Directory, packed: tuple[int, ...]) -> None:
+    def note_group(self, node: Directory, mode: int, gid: int | None) -> None:
         """Note of a directory that the kernel hears of whether it hands its group down."""
-        node.inherit_gid = packed[12] if packed[9] & stat.S_ISGID else None
+        own = self.options.gid if gid is None else gid
+        node.inherit_gid = own if mode & stat.S_ISGID else None
 
     def attr_reply(self, unique: int, node: Node, path: str) -> bytes | int:
         """Ask for the item's information and answer GETATTR or SETATTR with it."""
@@ -184,11 +179,11 @@ class Engine:
             return params
         try:
             attr = self.attr(node, params)
-            if attr[9] & 0o170000 != node.kind:
-                return errno.ESTALE  # another item has this name now: the kernel looks it up anew
-            return wire.attr(unique, self.valid_s, self.valid_ns, attr)
-        except (struct.error, ValueError) as error:
+        except NONSENSE as error:
             return self.nonsense("on_get_file_info", path, nonsense_in(params) or str(error))
+        if (params.mode or 0) & 0o170000 != node.kind:
+            return errno.ESTALE  # another item has this name now: the kernel looks it up anew
+        return wire.attr(unique, self.valid_s, self.valid_ns, attr)
 
     def entry_reply(
         self,
@@ -204,7 +199,7 @@ class Engine:
         """
         try:
             node = self.identify(parent, name, params)
-        except (TypeError, ValueError) as error:
+        except NONSENSE as error:
             problem = nonsense_in(params) or str(error)
             return self.nonsense("on_get_file_info", parent.prefix + name, problem)
         return self.node_reply(unique, node, params, keep)
@@ -215,14 +210,14 @@ class Engine:
         """Name a node to the kernel that is counted for this already."""
         try:
             attr = self.attr(node, params)
-            s, ns = self.valid_s, self.valid_ns
-            if not keep:
-                return wire.entry(unique, node.id, 0, 0, 0, s, ns, attr)
-            return wire.entry(unique, node.id, 0, s, ns, s, ns, attr)
-        except (struct.error, ValueError) as error:
+        except NONSENSE as error:
             self.nodes.release(node)
             problem = nonsense_in(params) or str(error)
             return self.nonsense("on_get_file_info", params.file_name, problem)
+        s, ns = self.valid_s, self.valid_ns
+        if not keep:
+            return wire.entry(unique, node.id, 0, 0, 0, s, ns, attr)
+        return wire.entry(unique, node.id, 0, s, ns, s, ns, attr)
 
     def identify(self, parent: Directory, name: str, params: Any) -> Node:
         """The node that a name stands for, counted as looked up: release what is not told.

@@ -168,7 +168,7 @@ class Session:
             return True
         worker.limit = None
         worker.request = request
-        if not workers.watched or request.opcode in workers.blocking:
+        if not workers.calm:
             workers.took(request.opcode)
         engine = self.engine
         operation = OPERATIONS.get(request.opcode)
@@ -182,13 +182,13 @@ class Session:
                 reply = self._failed(engine, request, error)
             if engine is not self.engine or worker.late is request:
                 self._drop(engine, worker, request, reply)
-            elif reply is None or isinstance(reply, int):
-                self._answer(engine, worker, request, reply)
-            else:
+            elif isinstance(reply, bytes):
                 try:  # as `_answer` does, without the cost of its call
                     self._send(reply)
                 except OSError as error:
                     self._not_taken(engine, worker, request, reply, error)
+            else:
+                self._answer(engine, worker, request, reply)
         finally:
             worker.request = None
         return True

@@ -136,7 +136,9 @@ class Workers:
         self.blocking: set[int] = set()
         self._scores: dict[int, float] = {}
         self._watching = threading.Event()
-        self.watched = False
+        self._watched = False
+        self.calm = False
+        """Whether the watchman is awake and no kind of request blocks: `took` has nothing to do."""
         self._watchman = threading.Thread(target=self._watch, name="cbfs-watchman", daemon=True)
 
     def configure(self, least: int, most: int, timeout: float) -> None:
@@ -190,13 +192,14 @@ class Workers:
         return list(self._all)
 
     def took(self, opcode: int) -> None:
-        """Called by a worker that has read a request and is about to serve it.
+        """Called by a worker that has read a request and is about to serve it, unless all is calm.
 
         Wakes the watchman, and another reader when requests of this kind are known to block.
         """
-        if not self.watched:
-            self.watched = True
+        if not self._watched:
+            self._watched = True
             self._watching.set()
+        self.calm = not self.blocking
         if opcode in self.blocking and not self.reading:
             self.add_reader()
 
@@ -278,7 +281,7 @@ class Workers:
             idle = 0 if busy else idle + 1
             if idle >= _IDLE_TICKS:
                 self._watching.clear()
-                self.watched = False
+                self._watched = self.calm = False
                 # A request that came between the look and here is seen by the next look.
                 if not self._look(time.monotonic()) and not self._stopping:
                     self._watching.wait()
@@ -315,6 +318,7 @@ class Workers:
             self._scores[opcode] = score
             if score >= _BLOCKS_FROM:
                 self.blocking.add(opcode)
+                self.calm = False
             elif score < _BLOCKS_TO:
                 del self._scores[opcode]
                 self.blocking.discard(opcode)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from . import abi
 from ._requests import Buffer
@@ -23,9 +23,6 @@ ERRNO_MAX: Final = 511
 
 NAME_MAX: Final = 1024
 """The longest name that kernels take in a directory listing (FUSE_NAME_MAX before Linux 6.15)."""
-
-AttrTuple: TypeAlias = Sequence[int]
-"""The 16 values of :class:`.abi.Attr`, in its order."""
 
 
 def _message(*parts: type[tuple[Any, ...]]) -> tuple[int, Callable[..., bytes]]:
@@ -66,14 +63,18 @@ def data(unique: int, payload: Buffer) -> bytes:
 
 
 _ATTRIBUTES: Final = layout(abi.Attr)
-_pack_attributes: Final = _ATTRIBUTES.pack
+
+attributes: Final[Callable[..., bytes]] = _ATTRIBUTES.pack
+"""Pack the 16 values of :class:`.abi.Attr`, in its order, for the replies that carry attributes."""
+
+
+def attribute_values(packed: bytes) -> abi.Attr:
+    """Return what :func:`attributes` has packed."""
+    return abi.Attr._make(_ATTRIBUTES.unpack(packed))
 
 
 def _message_before_attributes(part: type[tuple[Any, ...]]) -> tuple[int, Callable[..., bytes]]:
-    """Return size of a message that ends with attributes, and packer of all that is before them.
-
-    Attributes are many: packed on their own they need not be spread out among other arguments.
-    """
+    """Return size of a message that ends with attributes, and packer of all that is before them."""
     before = layout(part).format.removeprefix("=").removesuffix(_ATTRIBUTES.format[1:])
     packer = struct.Struct(layout(abi.OutHeader).format + before)
     return packer.size + _ATTRIBUTES.size, packer.pack
@@ -82,10 +83,9 @@ def _message_before_attributes(part: type[tuple[Any, ...]]) -> tuple[int, Callab
 _ATTR_SIZE, _pack_attr = _message_before_attributes(abi.AttrOut)
 
 
-def attr(unique: int, valid_s: int, valid_ns: int, attr_tuple: AttrTuple) -> bytes:
+def attr(unique: int, valid_s: int, valid_ns: int, attributes: bytes) -> bytes:
     """Answer GETATTR or SETATTR; the attributes stay valid for the given time."""
-    before = _pack_attr(_ATTR_SIZE, 0, unique, valid_s, valid_ns, 0)
-    return before + _pack_attributes(*attr_tuple)
+    return _pack_attr(_ATTR_SIZE, 0, unique, valid_s, valid_ns, 0) + attributes
 
 
 _ENTRY_SIZE, _pack_entry = _message_before_attributes(abi.EntryOut)
@@ -99,7 +99,7 @@ def entry(
     entry_ns: int,
     attr_s: int,
     attr_ns: int,
-    attr_tuple: AttrTuple,
+    attributes: bytes,
 ) -> bytes:
     """Answer LOOKUP, MKNOD, MKDIR, SYMLINK or LINK.
 
@@ -109,7 +109,7 @@ def entry(
     before = _pack_entry(
         _ENTRY_SIZE, 0, unique, nodeid, generation, entry_s, attr_s, entry_ns, attr_ns
     )
-    return before + _pack_attributes(*attr_tuple)
+    return before + attributes
 
 
 _OPEN_SIZE, _pack_open = _message(abi.OpenOut)
@@ -120,7 +120,8 @@ def opened(unique: int, fh: int, open_flags: int = 0, backing_id: int = 0) -> by
     return _pack_open(_OPEN_SIZE, 0, unique, fh, open_flags, backing_id)
 
 
-_CREATED_SIZE, _pack_created = _message(abi.EntryOut, abi.OpenOut)
+_CREATED_SIZE: Final = _ENTRY_SIZE + layout(abi.OpenOut).size
+_pack_open_part: Final = layout(abi.OpenOut).pack
 
 
 def created(
@@ -131,27 +132,16 @@ def created(
     entry_ns: int,
     attr_s: int,
     attr_ns: int,
-    attr_tuple: AttrTuple,
+    attributes: bytes,
     fh: int,
     open_flags: int = 0,
     backing_id: int = 0,
 ) -> bytes:
     """Answer CREATE or TMPFILE: an entry, and the file opened."""
-    return _pack_created(
-        _CREATED_SIZE,
-        0,
-        unique,
-        nodeid,
-        generation,
-        entry_s,
-        attr_s,
-        entry_ns,
-        attr_ns,
-        *attr_tuple,
-        fh,
-        open_flags,
-        backing_id,
+    before = _pack_entry(
+        _CREATED_SIZE, 0, unique, nodeid, generation, entry_s, attr_s, entry_ns, attr_ns
     )
+    return before + attributes + _pack_open_part(fh, open_flags, backing_id)
 
 
 _WRITTEN_SIZE, _pack_written = _message(abi.WriteOut)
@@ -269,17 +259,18 @@ def init(unique: int, out: abi.InitOut) -> bytes:
 # --- directories -----------------------------------------------------------------------------
 
 
-def _records(*parts: type[tuple[Any, ...]]) -> list[Callable[..., None]]:
-    """Return what packs a record of *parts* and a name, by the number of 8-byte words of the name.
+def _records(fixed: str) -> list[Callable[..., None]]:
+    """Return what packs a fixed part and a name, by the number of 8-byte words of the name.
 
     ``struct`` fills a name up with zeros itself, which makes the alignment cost nothing.
     """
-    fixed = "=" + "".join(layout(part).format.removeprefix("=") for part in parts)
     return [struct.Struct(f"{fixed}{8 * words}s").pack_into for words in range(NAME_MAX // 8 + 1)]
 
 
-_pack_dirent: Final = _records(abi.Dirent)
-_pack_direntplus: Final = _records(abi.Direntplus)
+_pack_dirent: Final = _records(layout(abi.Dirent).format)
+_pack_direntplus: Final = _records(
+    layout(abi.Direntplus).format.replace(_ATTRIBUTES.format[1:], f"{_ATTRIBUTES.size}s")
+)
 _DIRENT_SIZE: Final = layout(abi.Dirent).size
 _DIRENTPLUS_SIZE: Final = layout(abi.Direntplus).size
 
@@ -329,16 +320,17 @@ class DirectoryBuffer:
         entry_ns: int,
         attr_s: int,
         attr_ns: int,
-        attr_tuple: AttrTuple,
+        attributes: bytes,
+        ino: int,
         off: int,
         type: int,
         name: bytes,
     ) -> bool:
         """Append an entry of READDIRPLUS; False, and nothing added, when it does not fit any more.
 
-        The first arguments are those of :func:`entry`, and the entry's inode number is that of
-        *attr_tuple*. An entry with a node id counts as looked up once; node id 0 gives only inode
-        number and type, as for ``.`` and ``..``.
+        The first arguments are those of :func:`entry`, and *ino* is the number in *attributes*. An
+        entry with a node id counts as looked up once; node id 0 gives only inode number and type,
+        as for ``.`` and ``..``.
         """
         length = len(name)
         if not 0 < length <= NAME_MAX:
@@ -357,8 +349,8 @@ class DirectoryBuffer:
             attr_s,
             entry_ns,
             attr_ns,
-            *attr_tuple,
-            attr_tuple[0],
+            attributes,
+            ino,
             off,
             length,
             type,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 import time
 from typing import TYPE_CHECKING, Any
 
 from cbfsconnect import constants as c
 from cbfsconnect.engine import access
-from cbfsconnect.engine.attributes import SECOND, nonsense_in, without_privileges
+from cbfsconnect.engine.attributes import NONSENSE, SECOND, nonsense_in, without_privileges
 from cbfsconnect.engine.content import set_size
 from cbfsconnect.engine.handles import which
 from cbfsconnect.engine.operations.table import Reply, serves
@@ -62,12 +61,12 @@ def statx(engine: Engine, worker: Worker, request: Request) -> Reply:
         if isinstance(params, int):
             return params
         try:
-            attr = engine.attr(node, params)
-            if attr[9] & 0o170000 != node.kind:
+            attr = wire.attribute_values(engine.attr(node, params))
+            if attr.mode & 0o170000 != node.kind:
                 return errno.ESTALE
             fields = _statx_fields(attr, params.creation_time_ns)
             return wire.statx(request.unique, engine.valid_s, engine.valid_ns, fields)
-        except (struct.error, ValueError) as error:
+        except NONSENSE as error:
             problem = nonsense_in(params) or str(error)
             return engine.nonsense("on_get_file_info", node.path, problem)
     finally:
@@ -217,7 +216,7 @@ def _time(valid: int, given: int, now: int, seconds: int, nanoseconds: int) -> i
     return seconds * SECOND + nanoseconds
 
 
-def _statx_fields(attr: tuple[int, ...], created: int | None) -> tuple[int, ...]:
+def _statx_fields(attr: abi.Attr, created: int | None) -> tuple[int, ...]:
     ino, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns = attr[:9]
     mode, links, uid, gid, rdev, block_size, _ = attr[9:]
     born_s, born_ns = divmod(created, SECOND) if created is not None else (0, 0)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 from typing import TYPE_CHECKING
 
 from cbfsconnect.engine import access, reparse
-from cbfsconnect.engine.attributes import TAG_OF_KIND, attributes_of_mode, nonsense_in
+from cbfsconnect.engine.attributes import (
+    NONSENSE,
+    TAG_OF_KIND,
+    attributes_of_mode,
+    nonsense_in,
+)
 from cbfsconnect.engine.deletion import is_hidden
 from cbfsconnect.engine.handles import Handle, OpenState
 from cbfsconnect.engine.nodes import Directory, Node
@@ -292,7 +296,7 @@ def _created_reply(
         attr = engine.attr(node, params)
         flags = open_flags(engine, node)
         return wire.created(request.unique, node.id, 0, *of_name, s, ns, attr, handle.id, flags)
-    except (struct.error, ValueError) as error:
+    except NONSENSE as error:
         engine.handles.close(handle)
         engine.nodes.release(node)
         problem = nonsense_in(params) or str(error)

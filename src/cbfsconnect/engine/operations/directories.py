@@ -149,9 +149,10 @@ def _add(
     try:
         attr = engine.attributes.pack(info.file_id or child.id, mode, links or 1, info)
         s, ns = engine.valid_s, engine.valid_ns
-        added = buffer.add_plus(child.id, 0, s, ns, s, ns, attr, after, mode >> 12, listing.name)
+        number, kind = info.file_id or child.id, mode >> 12
+        added = buffer.add_plus(child.id, 0, s, ns, s, ns, attr, number, after, kind, listing.name)
         if isinstance(child, Directory):
-            engine.note_group(child, attr)
+            engine.note_group(child, mode, info.gid)
     except BaseException:
         engine.nodes.release(child)
         raise
@@ -164,6 +165,6 @@ def _add_plain(buffer: DirectoryBuffer, entry: Entry, after: int, plus: bool) ->
     """Add a name without attributes: the kernel asks for them when it wants them."""
     number, kind, name = entry
     if plus:
-        attr = (number, *(0,) * 15)
-        return buffer.add_plus(0, 0, 0, 0, 0, 0, attr, after, kind, name)
+        attr = wire.attributes(number, *(0,) * 15)
+        return buffer.add_plus(0, 0, 0, 0, 0, 0, attr, number, after, kind, name)
     return buffer.add(number, after, kind, name)

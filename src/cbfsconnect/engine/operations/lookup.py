@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cbfsconnect.events import CBFSGetFileInfoEventParams
     from cbfsconnect.fuse.wire import Request
 
-_NO_ATTRIBUTES = (0,) * 16
+_NO_ATTRIBUTES = wire.attributes(*(0,) * 16)
 
 
 @serves(Opcode.LOOKUP)
