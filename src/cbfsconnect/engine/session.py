@@ -115,6 +115,8 @@ class Session:
             if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF, errno.ENOTCONN):
                 log.error("the kernel refused a message: %s", error)
             return False
+        except ValueError:  # the transport is closed: the session ended meanwhile
+            return False
         return True
 
     def close(self, timeout: float, wake: Callable[[int], object] = lambda count: None) -> bool:
