@@ -20,17 +20,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 BASELINE, C_DEFAULT = "C -s", "C default"
-ABOUT_PYTHON = """
-import platform, sys, sysconfig
-optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-print(f"ours, {platform.python_version()}" + (" optimised" if optimised else ""))
-sys.exit(sys.version_info < (3, 11))
-"""
+OURS, OURS_ON_SYSTEM = "ours", "ours, system Python"
+SYSTEM_PYTHON = "/usr/bin/python3"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 MOUNTED_WITHIN_S = 10.0
 
@@ -59,30 +54,26 @@ def build(directory: Path) -> str:
     return program
 
 
-class Interpreter(NamedTuple):
-    """A Python that our drive runs on."""
+def python_version(path: str) -> str | None:
+    """The version of an interpreter, None when there is none that can run our drive."""
+    if shutil.which(path) is None:
+        return None
+    code = "import platform; print(platform.python_version())"
+    answer = subprocess.run([path, "-c", code], capture_output=True, text=True)
+    version = answer.stdout.strip()
+    enough = not answer.returncode and tuple(map(int, version.split(".")[:2])) >= (3, 11)
+    return version if enough else None
 
-    path: str
-    name: str
 
+def interpreters() -> dict[str, str]:
+    """What our drive runs on: the Python of this program, and that of the system if it is another.
 
-def interpreters() -> list[Interpreter]:
-    """The one that runs this program, and that of the distribution if it is another.
-
-    They differ in how they were compiled: Linux distributions optimise theirs by a profile, and
-    what pyenv and the like compile on the spot is without.
+    They may differ in how they were compiled, and that shows.
     """
-    found: list[Interpreter] = []
-    for path in (sys.executable, "/usr/bin/python3"):
-        command = [path, "-c", ABOUT_PYTHON]
-        about = (
-            subprocess.run(command, capture_output=True, text=True) if shutil.which(path) else None
-        )
-        if about is None or about.returncode:
-            continue
-        interpreter = Interpreter(path, about.stdout.strip())
-        if interpreter.name not in [other.name for other in found]:
-            found.append(interpreter)
+    found = {OURS: sys.executable}
+    another = os.path.realpath(sys.executable) != os.path.realpath(SYSTEM_PYTHON)
+    if another and python_version(SYSTEM_PYTHON):
+        found[OURS_ON_SYSTEM] = SYSTEM_PYTHON
     return found
 
 
@@ -92,7 +83,7 @@ def servers(c_program: str) -> dict[str, list[str]]:
     options = "default_permissions" + (",allow_other" if os.geteuid() == 0 else "")
     c_server = [c_program, "-f", "-o", options]
     drive = str(HERE / "null_drive.py")
-    ours = {python.name: [python.path, drive] for python in interpreters()}
+    ours = {name: [python, drive] for name, python in interpreters().items()}
     return {BASELINE: [*c_server, "-s"], C_DEFAULT: c_server, **ours}
 
 
@@ -191,6 +182,9 @@ def conditions(cpu: int | None, rounds: int) -> dict[str, str]:
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": f"{_processor()}, {os.cpu_count()} CPUs",
         "kernel": platform.release(),
+        "Python": ", ".join(
+            f"{python_version(path)} ({name})" for name, path in interpreters().items()
+        ),
         "libfuse": version,
         "placement": where,
         "rounds": str(rounds),
