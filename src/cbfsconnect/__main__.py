@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import shlex
@@ -31,26 +32,40 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     path = os.path.abspath(given.directory)
-    made = not os.path.lexists(path)
+    made = False
     try:
-        if made:
-            os.mkdir(path)
-        drive = mount(MemoryDrive(size=given.size << 20), path)
+        made = _make(path)
+        _serve(MemoryDrive(size=given.size << 20), path)
+    except KeyboardInterrupt:
+        print()
     except (CBFSConnectError, OSError) as error:
         message = error.message if isinstance(error, CBFSConnectError) else str(error)
         print(f"cbfsconnect: {message}", file=sys.stderr)
         return 1
-    unmount = "umount" if os.geteuid() == 0 else "fusermount3 -u"
-    quoted = shlex.quote(path)
-    print(_TRY.format(path=quoted, unmount=f"{unmount} {quoted}"), flush=True)
-    with drive:
-        try:
-            drive.wait()
-        except KeyboardInterrupt:
-            print()
-    if made:
-        os.rmdir(path)
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # somebody else has mounted something there
+                os.rmdir(path)
     return 0
+
+
+def _serve(handlers: MemoryDrive, path: str) -> None:
+    """Mount, say what to try, and wait for the end; Ctrl-C is let through when all is unmounted."""
+    with mount(handlers, path) as drive:
+        unmount = "umount" if os.geteuid() == 0 else "fusermount3 -u"
+        quoted = shlex.quote(path)
+        print(_TRY.format(path=quoted, unmount=f"{unmount} {quoted}"), flush=True)
+        drive.wait()
+
+
+def _make(path: str) -> bool:
+    """Make the directory; whether it was missing. The mount of a dead server is there, too, though
+    nobody can look at it."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _mebibytes(text: str) -> int:

@@ -66,6 +66,12 @@ class Program:
         assert not self._is_mounted(), f"{self.mountpoint} is mounted still:\n{output}"
         return output
 
+    def kill(self) -> None:
+        """End the program by SIGKILL: its mount stays, dead, until the `with` block ends."""
+        self._ended = True
+        self._process.kill()
+        self._process.wait(_DEADLINE_S)
+
     def end_by_itself(self) -> str:
         """Wait until the program has noticed that its drive is unmounted; what it has printed."""
         self._ended = True
