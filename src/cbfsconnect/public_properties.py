@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from cbfsconnect import constants as c
@@ -20,17 +21,17 @@ class PublicProperties(EventSource):
         self._values: dict[str, Any] = {}
 
     @property
+    @abstractmethod
     def active(self) -> bool:
         """Whether media is mounted and events fire."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def storage_present(self) -> bool:
         """Whether the drive exists."""
-        raise NotImplementedError
 
-    def _refuse_in_event(self, what: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _refuse_in_event(self, what: str) -> None: ...
 
     file_cache = Property(
         1,
