@@ -71,7 +71,6 @@ class Worker:
         "request",
         "seen",
         "seen_at",
-        "thread",
         "wake",
     )
 
@@ -87,7 +86,6 @@ class Worker:
         self.seen: Request | None = None
         self.seen_at = 0.0
         self.wake = threading.Semaphore(0)
-        self.thread: threading.Thread | None = None
 
     def output(self, size: int) -> memoryview:
         """Memory for the data that answers a READ; it is this worker's until it has answered."""
@@ -130,6 +128,8 @@ class Workers:
         self._drained = drained
         self._mutex = threading.Lock()
         self._all: set[Worker] = set()
+        self._threads: list[threading.Thread] = []
+        """Of all workers, and of those that have left `_all` but not quite ended."""
         self._by_thread: dict[int, Worker] = {}
         self._asleep: list[Worker] = []
         self._stopping = False
@@ -187,9 +187,10 @@ class Workers:
         Not to be called by a worker.
         """
         deadline = time.monotonic() + timeout
-        for worker in list(self._all):
-            if worker.thread is not None:
-                worker.thread.join(max(0.0, deadline - time.monotonic()))
+        with self._mutex:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
         if self._watchman.ident is not None:
             self._watchman.join(max(0.1, deadline - time.monotonic()))
         return list(self._all)
@@ -220,10 +221,11 @@ class Workers:
         worker = Worker()
         self.reading.add(worker)  # from now on: nobody shall start another in its place
         thread = threading.Thread(target=self._run, args=(worker,), name="cbfs-worker", daemon=True)
-        worker.thread = thread
         self._all.add(worker)
+        self._threads = [other for other in self._threads if other.is_alive()]
         try:
             thread.start()
+            self._threads.append(thread)
         except RuntimeError:
             self._all.discard(worker)
             self.reading.discard(worker)
