@@ -41,7 +41,7 @@ class PublicProperties(EventSource):
         range(4),
     )
     file_system_name = Property(
-        "cbfs", Change.BEFORE_STORAGE, "The name reported for the filesystem."
+        "cbfs", Change.BEFORE_STORAGE, "Kept for ported programs; Linux shows fuse.cbfs."
     )
     fire_all_open_close_events = Property(
         False,
@@ -58,10 +58,13 @@ class PublicProperties(EventSource):
         255, Change.BEFORE_STORAGE, "The longest file name, in bytes.", range(1, 256)
     )
     max_file_path_length = Property(
-        32767, Change.BEFORE_STORAGE, "The longest path, in characters.", range(1, 32768)
+        32767, Change.BEFORE_STORAGE, "Kept for ported programs; not enforced.", range(1, 32768)
     )
     max_file_size = Property(
-        (1 << 63) - 1, Change.BEFORE_STORAGE, "The largest file size, in bytes.", lambda n: n > 0
+        (1 << 63) - 1,
+        Change.BEFORE_STORAGE,
+        "Kept for ported programs; not enforced.",
+        lambda n: n > 0,
     )
     metadata_cache_enabled = Property(
         True,

@@ -145,7 +145,7 @@ class Settings:
     correct_allocation_sizes: bool = _setting(
         False,
         ChangeRule.ANY,
-        "on_set_allocation_size may also fire when no program asked for an allocation.",
+        "Accepted for ported programs; on Linux no allocation size is ever corrected.",
     )
     fast_rename_move: bool = _setting(
         True,
@@ -189,11 +189,13 @@ class Settings:
     user_mode_file_cache_size: int = _setting(
         0,
         ChangeRule.ACTIVE,
-        "Bytes of the cache that file_cache 3 selects, 0 for a default.",
+        "Accepted for ported programs; on Linux the kernel decides how much it caches.",
         _at_least_zero,
     )
     logging_enabled: bool = _setting(
-        False, ChangeRule.ANY, "Extended logging, through the logger named cbfsconnect."
+        False,
+        ChangeRule.ANY,
+        "Accepted for ported programs; what is logged is up to the logger named cbfsconnect.",
     )
     path_separator: str = _setting(
         "/",

@@ -49,7 +49,6 @@ def options_of(cbfs: CBFS) -> Options:
         ntfs_attributes=settings.ntfs_attributes,
         support_odx_read_write=cbfs.support_odx_read_write,
         max_file_name_length=cbfs.max_file_name_length,
-        max_file_path_length=cbfs.max_file_path_length,
         file_cache=cbfs.file_cache,
         write_through=settings.file_cache_policy_write_through,
         metadata_cache=cbfs.metadata_cache_enabled,

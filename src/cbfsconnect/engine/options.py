@@ -25,7 +25,6 @@ class Options:
     """`system.ntfs_…` attributes are there even if nothing else needs extended attributes."""
     support_odx_read_write: bool = False
     max_file_name_length: int = 255
-    max_file_path_length: int = 32767
     file_cache: int = 1
     write_through: bool = False
     metadata_cache: bool = True
