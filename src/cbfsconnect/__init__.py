@@ -5,64 +5,78 @@ programs for the 2020 Python edition expect: the class, its exception, the param
 events and the constants.
 """
 
+from typing import TYPE_CHECKING
+
 from cbfsconnect import constants, errors, events
-from cbfsconnect.cbfs import CBFS
-from cbfsconnect.client import enumerate_hard_links
+from cbfsconnect.cbfs import CBFS as CBFS
+from cbfsconnect.client import enumerate_hard_links as enumerate_hard_links
 from cbfsconnect.constants import *
 from cbfsconnect.control import (
-    ctl_code,
-    get_volume_label,
-    send_fsctl,
-    send_ioctl,
-    set_valid_data_length,
-    set_volume_label,
+    ctl_code as ctl_code,
+    get_volume_label as get_volume_label,
+    send_fsctl as send_fsctl,
+    send_ioctl as send_ioctl,
+    set_valid_data_length as set_valid_data_length,
+    set_volume_label as set_volume_label,
 )
-from cbfsconnect.drive import Drive, mount, run
-from cbfsconnect.drives import MemoryDrive
+from cbfsconnect.drive import (
+    Drive as Drive,
+    mount as mount,
+    run as run,
+)
+from cbfsconnect.drives import MemoryDrive as MemoryDrive
 from cbfsconnect.errors import *
 from cbfsconnect.events import *
 from cbfsconnect.quotas import (
-    DefaultQuota,
-    Quota,
-    get_default_quota,
-    list_quotas,
-    query_quota,
-    remove_quota,
-    set_default_quota,
-    set_quota,
-    set_quotas,
+    DefaultQuota as DefaultQuota,
+    Quota as Quota,
+    get_default_quota as get_default_quota,
+    list_quotas as list_quotas,
+    query_quota as query_quota,
+    remove_quota as remove_quota,
+    set_default_quota as set_default_quota,
+    set_quota as set_quota,
+    set_quotas as set_quotas,
 )
-from cbfsconnect.sids import sid_of_uid, sid_to_bytes, sid_to_text, uid_of_sid
+from cbfsconnect.sids import (
+    sid_of_uid as sid_of_uid,
+    sid_to_bytes as sid_to_bytes,
+    sid_to_text as sid_to_text,
+    uid_of_sid as uid_of_sid,
+)
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CBFS",
-    "DefaultQuota",
-    "Drive",
-    "MemoryDrive",
-    "Quota",
-    "ctl_code",
-    "enumerate_hard_links",
-    "get_default_quota",
-    "get_volume_label",
-    "list_quotas",
-    "mount",
-    "query_quota",
-    "remove_quota",
-    "run",
-    "send_fsctl",
-    "send_ioctl",
-    "set_default_quota",
-    "set_quota",
-    "set_quotas",
-    "set_valid_data_length",
-    "set_volume_label",
-    "sid_of_uid",
-    "sid_to_bytes",
-    "sid_to_text",
-    "uid_of_sid",
-    *constants.__all__,
-    *errors.__all__,
-    *events.__all__,
-]
+if not TYPE_CHECKING:
+    # Checkers understand no list that is made of others. Without it they take what is imported
+    # here by star or `as` for exported, which is the same.
+    __all__ = [
+        "CBFS",
+        "DefaultQuota",
+        "Drive",
+        "MemoryDrive",
+        "Quota",
+        "ctl_code",
+        "enumerate_hard_links",
+        "get_default_quota",
+        "get_volume_label",
+        "list_quotas",
+        "mount",
+        "query_quota",
+        "remove_quota",
+        "run",
+        "send_fsctl",
+        "send_ioctl",
+        "set_default_quota",
+        "set_quota",
+        "set_quotas",
+        "set_valid_data_length",
+        "set_volume_label",
+        "sid_of_uid",
+        "sid_to_bytes",
+        "sid_to_text",
+        "uid_of_sid",
+        *constants.__all__,
+        *errors.__all__,
+        *events.__all__,
+    ]

@@ -29,6 +29,7 @@ def point(tmp_path: Path) -> Path:
 
 def test_every_example_is_tested() -> None:
     tested = {"hello.py", "tutorial.py", "dictionary.py", "mirror.py"}
+    tested.add("ported_folder_mirror.py")  # in test_ported_folder_mirror.py
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 

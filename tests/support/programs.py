@@ -41,6 +41,11 @@ class Program:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
     def __enter__(self) -> Self:
         deadline = time.monotonic() + _DEADLINE_S
         while not self._is_mounted():
@@ -71,6 +76,12 @@ class Program:
         self._ended = True
         self._process.kill()
         self._process.wait(_DEADLINE_S)
+
+    def close_input(self) -> None:
+        """Let the program find that there is nobody who could answer it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.stdin = None
 
     def end_by_itself(self) -> str:
         """Wait until the program has noticed that its drive is unmounted; what it has printed."""
