@@ -207,9 +207,9 @@ def _setting_default(name: str) -> str:
 def methods_page() -> str:
     """The methods of class CBFS, and the functions beside it."""
     functions = [
-        getattr(cbfsconnect, name)
-        for name in cbfsconnect.__all__
-        if inspect.isfunction(getattr(cbfsconnect, name))
+        value
+        for name, value in sorted(vars(cbfsconnect).items())
+        if inspect.isfunction(value) and not name.startswith("_")
     ]
     return page(
         "Methods and functions",

@@ -2,7 +2,7 @@
 
 `CBFS` is the class of the contract; `mount` and `run` are the short way. A star import gives what
 programs for the 2020 Python edition expect: the class, its exception, the params classes of all
-events and the constants.
+events and the constants. What else there is has to be imported by name.
 """
 
 from typing import TYPE_CHECKING
@@ -48,35 +48,12 @@ from cbfsconnect.sids import (
 __version__ = "0.1.0"
 
 if not TYPE_CHECKING:
-    # Checkers understand no list that is made of others. Without it they take what is imported
-    # here by star or `as` for exported, which is the same.
+    # For ported programs alone: `run`, `mount` or `Event` would hide what they have of that name.
+    # Checkers understand no list that is made of others. Without one they take what is imported
+    # here by star or `as` for exported.
     __all__ = [
         "CBFS",
-        "DefaultQuota",
-        "Drive",
-        "MemoryDrive",
-        "Quota",
-        "ctl_code",
-        "enumerate_hard_links",
-        "get_default_quota",
-        "get_volume_label",
-        "list_quotas",
-        "mount",
-        "query_quota",
-        "remove_quota",
-        "run",
-        "send_fsctl",
-        "send_ioctl",
-        "set_default_quota",
-        "set_quota",
-        "set_quotas",
-        "set_valid_data_length",
-        "set_volume_label",
-        "sid_of_uid",
-        "sid_to_bytes",
-        "sid_to_text",
-        "uid_of_sid",
         *constants.__all__,
         *errors.__all__,
-        *events.__all__,
+        *(name for name in events.__all__ if name.startswith("CBFS")),
     ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cbfsconnect import CBFS, STGMP_MOUNT_MANAGER
+from cbfsconnect import CBFS, ERROR_FILE_NOT_FOUND, STGMP_MOUNT_MANAGER, CBFSConnectError
 from support.client import Client, run
 from support.ported import PortedDrive
 
@@ -74,6 +75,31 @@ def test_files_and_directories(ported: tuple[PortedDrive, str], client: Client) 
     ]
     client.run("os.unlink(root / 'a/moved'); os.rmdir(root / 'a')")
     assert sorted(p.name for p in Path(drive.folder).iterdir()) == ["renamed", "ümläut"]
+
+
+def test_a_star_import_hides_nothing_of_the_program() -> None:
+    program: dict[str, Any] = {}
+    exec("from cbfsconnect import *", program)
+    del program["__builtins__"]
+    ours = re.compile(r"CBFS(ConnectError|\w+EventParams)?|[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|fc[A-Z]\w+")
+    more = {name for name in program if not ours.fullmatch(name)}
+    assert more == {"errno_from_win32", "win32_from_errno"}
+    assert program["CBFS"] is CBFS
+
+
+@pytest.mark.parametrize(
+    "name", ["Z:", "z:\\", r"\\server\share", "Z;server;share", ";server;share"]
+)
+def test_mounting_points_of_windows_are_recognised(name: str) -> None:
+    cbfs = CBFS()
+    cbfs.initialize(GUID)
+    cbfs.create_storage()
+    try:
+        with pytest.raises(CBFSConnectError, match="is a name of Windows") as refused:
+            cbfs.add_mounting_point(name, STGMP_MOUNT_MANAGER, 0)
+        assert refused.value.code == ERROR_FILE_NOT_FOUND
+    finally:
+        cbfs.delete_storage(True)
 
 
 def test_several_handles(ported: tuple[PortedDrive, str], client: Client) -> None:

@@ -422,6 +422,13 @@ def test_given_times_cannot_be_changed_in_either_view() -> None:
     assert timed.last_write_time_ns == 5
 
 
+def test_times_beyond_all_datetimes() -> None:
+    params: Any = make("on_get_file_info")
+    for seconds, shown in ((10**12, datetime.max), (-(10**12), datetime.min)):
+        params.last_write_time_ns = seconds * 10**9
+        assert params.last_write_time == shown
+
+
 @given(st.datetimes())
 def test_datetimes_survive(value: datetime) -> None:
     nanoseconds = nanoseconds_of(value)

@@ -201,7 +201,8 @@ class UtcTime(_Derived):
     """The `datetime` view of a field of nanoseconds since 1970 (None: not given).
 
     Values are naive and in UTC, as the vendor's; aware ones are converted. 1970-01-01 00:00 stands
-    for "not given", so a real time of that very moment needs the `…_ns` parameter.
+    for "not given", so a real time of that very moment needs the `…_ns` parameter. What lies before
+    the year 1 or after 9999 is the first or last moment that a `datetime` can tell.
     """
 
     type_name = "datetime"
@@ -216,7 +217,10 @@ class UtcTime(_Derived):
         nanoseconds = self._get(params)
         if nanoseconds is None:
             return EPOCH
-        return EPOCH + timedelta(microseconds=nanoseconds // 1000)
+        try:
+            return EPOCH + timedelta(microseconds=nanoseconds // 1000)
+        except OverflowError:  # programs may set any 64-bit number of seconds
+            return datetime.max if nanoseconds > 0 else datetime.min
 
     def __set__(self, params: EventParams, value: datetime) -> None:
         setattr(params, self.field, nanoseconds_of(value))

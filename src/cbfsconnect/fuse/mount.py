@@ -339,6 +339,16 @@ def _resolve(mountpoint: str | os.PathLike[str]) -> str:
     )
 
 
+def _missing_directory(given: str, path: str) -> MountError:
+    # A drive letter, \\server\share, letter;server;share.
+    if re.match(r"[A-Za-z]:($|\\)|\\\\|[^/]*;[^/]*;", given):
+        problem = f"mountpoint {given!r} is a name of Windows: give an empty directory"
+    else:
+        command = f"mkdir -p {shlex.quote(path)}"
+        problem = f"mountpoint {path!r} does not exist: create it with: {command}"
+    return MountError(errno.ENOENT, problem)
+
+
 def _free_mountpoint(mountpoint: str | os.PathLike[str]) -> str:
     """The resolved path of an empty directory with nothing mounted on it."""
     path = _resolve(mountpoint)
@@ -347,10 +357,7 @@ def _free_mountpoint(mountpoint: str | os.PathLike[str]) -> str:
         is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
         occupant = _first_name(path) if is_directory else None
     except FileNotFoundError:
-        raise MountError(
-            errno.ENOENT,
-            f"mountpoint {path!r} does not exist: create it with: mkdir -p {shlex.quote(path)}",
-        ) from None
+        raise _missing_directory(os.fspath(mountpoint), path) from None
     except OSError as error:
         raise _unusable_directory(path, error) from error
     if not is_directory:
