@@ -5,7 +5,7 @@
 `-all` fires open and close events for every handle, `-locks` passes byte-range locks on to the
 folder, for programs that use it directly.
 
-This is the worked example of `docs/how-to/port-from-windows.md`, which shows the few lines that
+This is the worked example of `docs/port-from-windows.md`, which shows the few lines that
 differ on Windows; no handler is among them. So there is nothing of Linux in the handlers: integer
 keys as contexts, `ctypes.memmove`, Win32 codes, attributes instead of modes. Files and directories
 are shown, links and special files are not, and permissions are READONLY or nothing.
@@ -74,8 +74,9 @@ def attributes_of(info: os.stat_result) -> int:
 def set_attributes(path: str, attributes: int) -> None:
     """Give a file or directory these Windows attributes."""
     mode = os.stat(path).st_mode
-    if stat.S_ISREG(mode):
-        os.chmod(path, mode & ~0o222 if attributes & FILE_ATTRIBUTE_READONLY else mode | 0o200)
+    wanted = mode & ~0o222 if attributes & FILE_ATTRIBUTE_READONLY else mode | 0o200
+    if stat.S_ISREG(mode) and mode != wanted:
+        os.chmod(path, wanted)
 
 
 def lock(fd: int, offset: int, length: int, exclusive: bool) -> None:

@@ -205,7 +205,7 @@ def anchors_of(document: Path) -> set[str]:
 
 
 def test_every_block_names_its_language() -> None:
-    languages = {"python", "console", "sh", "text"}
+    languages = {"python", "console", "sh", "text", "diff", "ini"}
     for document in DOCUMENTS:
         for block in blocks_of(document):
             if not document.startswith("docs/reference"):
