@@ -70,6 +70,35 @@ def test_cached_writes_come_later_and_from_nobody(
     assert record.names("on_write_file", "on_flush_file") == ["on_write_file", "on_flush_file"]
 
 
+def test_the_drive_ends_up_with_the_times_that_the_kernel_shows(
+    mount: Mounting, client: Client
+) -> None:
+    """The kernel does not tell times twice for what is changed within one tick of its clock."""
+    memory = c.MemoryDrive()
+    drive = mount(memory)
+    shown = client.run(
+        """
+        import ctypes
+        PUNCH_HOLE, KEEP_SIZE = 2, 1
+        allocate = ctypes.CDLL(None).fallocate
+        allocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+        for n in range(20):
+            fd = os.open(f"{at}/{n}", os.O_RDWR | os.O_CREAT)
+            os.write(fd, b"0123456789")
+            os.fsync(fd)
+            if allocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 8):
+                raise OSError(ctypes.get_errno(), "fallocate")
+            os.close(fd)
+        result = [(s.st_mtime_ns, s.st_ctime_ns) for s in (os.stat(f"{at}/{n}") for n in range(20))]
+        """,
+        at=drive.mountpoint,
+    )
+    drive.unmount()
+    client.run("", at=mount(memory).mountpoint)
+    kept = "[(s.st_mtime_ns, s.st_ctime_ns) for s in (os.stat(f'{at}/{n}') for n in range(20))]"
+    assert client.call(kept) == shown
+
+
 def test_cached_writes_come_before_the_cleanup(mount: Mounting, client: Client) -> None:
     record, _, at = writing(mount)
     client.run("Path(at, 'file').write_bytes(b'x' * 10)", at=at)

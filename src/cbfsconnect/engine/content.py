@@ -77,6 +77,8 @@ def write_from(
         return -engine.nonsense("on_write_file", node.path, problem)
     if state.size is not None and position + done > state.size:
         state.size = position + done
+    if node.told is not None:
+        node.told.overtaken = True
     return done
 
 
@@ -116,6 +118,8 @@ def set_size(engine: Engine, node: Node, handle: Handle, size: int, cached: bool
         handle.context = params.handle_context
     if not error:
         state.size = size
+        if node.told is not None:
+            node.told.overtaken = True
     return error
 
 

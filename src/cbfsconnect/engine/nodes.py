@@ -25,6 +25,20 @@ _INVENTED = 1 << 63
 """Node ids that the engine invents start here, above all ids that drives give."""
 
 
+class Told:
+    """The times that the kernel, which keeps those of what it caches, has told the drive last.
+
+    `overtaken`: data were changed since, so the drive may have set others.
+    """
+
+    __slots__ = ("ctime", "mtime", "overtaken")
+
+    def __init__(self, mtime: int | None, ctime: int | None) -> None:
+        self.mtime = mtime
+        self.ctime = ctime
+        self.overtaken = False
+
+
 class Node:
     """One item. `open` is there while it has handles; `further` are hard-linked names.
 
@@ -32,7 +46,7 @@ class Node:
     need not have looked up all of them.
     """
 
-    __slots__ = ("further", "id", "kind", "links", "lookups", "name", "open", "parent")
+    __slots__ = ("further", "id", "kind", "links", "lookups", "name", "open", "parent", "told")
 
     def __init__(self, node_id: int, parent: Directory, name: str, kind: int) -> None:
         self.id = node_id
@@ -43,6 +57,7 @@ class Node:
         self.links = 1
         self.open: OpenState | None = None
         self.further: list[tuple[Directory, str]] | None = None
+        self.told: Told | None = None
 
     @property
     def path(self) -> str:

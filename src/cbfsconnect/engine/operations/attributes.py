@@ -13,6 +13,7 @@ from cbfsconnect.engine import access
 from cbfsconnect.engine.attributes import NONSENSE, SECOND, nonsense_in, without_privileges
 from cbfsconnect.engine.content import set_size
 from cbfsconnect.engine.handles import which
+from cbfsconnect.engine.nodes import Told
 from cbfsconnect.engine.operations.table import Reply, serves
 from cbfsconnect.events import CBFSSetFileAttributesEventParams
 from cbfsconnect.fuse import abi, wire
@@ -29,6 +30,7 @@ _STATX_BASIC = 0x7FF
 _STATX_BTIME = 0x800
 _OWNER = abi.FATTR_UID | abi.FATTR_GID
 _TIMES = abi.FATTR_ATIME | abi.FATTR_MTIME | abi.FATTR_CTIME
+_CHANGES = abi.FATTR_MTIME | abi.FATTR_CTIME
 _ATTRIBUTES = abi.FATTR_MODE | _OWNER | _TIMES
 
 
@@ -88,9 +90,23 @@ def setattr_(engine: Engine, worker: Worker, request: Request) -> Reply:
             if handle is not None
             else _set_unopened(engine, node, request)
         )
+        if not error and body.valid & _CHANGES and engine.options.write_back:
+            _note_told(node, body)
         return error or engine.attr_reply(request.unique, node, node.path)
     finally:
         engine.order.leave(node.id)
+
+
+def repeat_times(engine: Engine, node: Node, handle: Handle) -> None:
+    """Say the times once more that the kernel has told, if data were changed after that.
+
+    With a write-back cache the times of a file are the kernel's. It tells them when it writes out,
+    and not again for what still comes on the same tick of its clock, or is under way.
+    """
+    told = node.told
+    if told is not None and told.overtaken:
+        told.overtaken = False
+        fire_set_attributes(engine, node, handle, mtime=told.mtime, ctime=told.ctime)
 
 
 def kill_privileges(engine: Engine, node: Node, handle: Handle) -> int:
@@ -195,6 +211,21 @@ def fire_set_attributes(
     error = engine.fire(handler, params)
     state.context, handle.context = params.file_context, params.handle_context
     return error
+
+
+def _note_told(node: Node, body: Any) -> None:
+    """Keep the times that the kernel has set of a file."""
+    if node.kind != stat.S_IFREG:
+        return
+    before = node.told
+    mtime, ctime = (before.mtime, before.ctime) if before is not None else (None, None)
+    if body.valid & abi.FATTR_MTIME_NOW:
+        mtime = None  # ours, then, which the kernel takes over
+    elif body.valid & abi.FATTR_MTIME:
+        mtime = _time(body.valid, abi.FATTR_MTIME, 0, body.mtime, body.mtimensec)
+    if body.valid & abi.FATTR_CTIME:
+        ctime = _time(body.valid, abi.FATTR_CTIME, 0, body.ctime, body.ctimensec)
+    node.told = Told(mtime, ctime)
 
 
 def _changed_attributes(attributes: int, mode: int) -> int:

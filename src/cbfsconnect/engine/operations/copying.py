@@ -111,6 +111,8 @@ def _write(
     """Write what the token stands for: the bytes written, or an errno below 0 if there are none."""
     view = memoryview(bytearray(token.token_buffer_view[: token.token_length]))
     done, state = 0, handle.state
+    if handle.node.told is not None:
+        handle.node.told.overtaken = True
     while done < token.transfer_length:
         left = token.transfer_length - done
         params = CBFSOffloadWriteFileEventParams(

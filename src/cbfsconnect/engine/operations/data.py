@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from cbfsconnect.engine.content import read_into, set_size, size_of, write_cached, write_from
-from cbfsconnect.engine.operations.attributes import kill_privileges
+from cbfsconnect.engine.operations.attributes import kill_privileges, repeat_times
 from cbfsconnect.engine.operations.table import Reply, serves
 from cbfsconnect.events import CBFSFlushFileEventParams, CBFSSetAllocationSizeEventParams
 from cbfsconnect.fuse import abi, wire
@@ -83,6 +83,7 @@ def fsync(engine: Engine, worker: Worker, request: Request) -> Reply:
     node = handle.node
     engine.order.enter(node.id, node, worker)
     try:
+        repeat_times(engine, node, handle)
         error = _flush(engine, node.path, handle.state.context)
         return error or wire.empty(request.unique)
     finally:

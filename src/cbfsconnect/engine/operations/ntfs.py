@@ -170,6 +170,7 @@ def _renew(engine: Engine, node: Node) -> None:
     open_ = node.open is not None and node.open.unflushed > 0
     if open_ or not engine.options.write_back or node.kind != stat.S_IFREG:
         return
+    node.told = None
     for parent, name in node.names:
         if parent.children.get(name) is node:
             engine.nodes.detach(parent, name)

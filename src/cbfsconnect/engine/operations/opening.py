@@ -10,7 +10,7 @@ from cbfsconnect.engine import access
 from cbfsconnect.engine.content import set_size
 from cbfsconnect.engine.deletion import is_hidden
 from cbfsconnect.engine.nodes import Directory
-from cbfsconnect.engine.operations.attributes import kill_privileges
+from cbfsconnect.engine.operations.attributes import kill_privileges, repeat_times
 from cbfsconnect.engine.operations.table import Reply, serves
 from cbfsconnect.fuse import abi, wire
 from cbfsconnect.fuse.abi import Opcode
@@ -58,6 +58,8 @@ def flush(engine: Engine, worker: Worker, request: Request) -> Reply:
     engine.order.enter(node.id, node, worker)
     try:
         engine.locks.release_owner(handle, lock_owner)
+        if node.told is not None:
+            repeat_times(engine, node, handle)
         return engine.handles.flush(handle) or wire.empty(request.unique)
     finally:
         engine.order.leave(node.id)
@@ -73,6 +75,8 @@ def release(engine: Engine, worker: Worker, request: Request) -> Reply:
     engine.order.enter(node.id, node, worker)
     try:
         engine.locks.release_handle(handle)
+        if node.told is not None:
+            repeat_times(engine, node, handle)
         engine.handles.close(handle)
         return wire.empty(request.unique)  # nobody waits for a release: errors cannot be told
     finally:
