@@ -265,6 +265,46 @@ def test_editors_save(drive: Path, folder: Path, client: Client) -> None:
     assert sorted(os.listdir(folder)) == ["text", "text~"]
 
 
+STRESS = """
+import contextlib, os, random, sys
+at, chance = sys.argv[1], random.Random(int(sys.argv[2]))
+names = [f"{at}/{d}{n}" for d in ("", "d0/", "d1/", "d0/d2/") for n in "abc"]
+directories = [f"{at}/{d}" for d in ("d0", "d1", "d0/d2", "d3")]
+open_files = []
+def any_name(): return chance.choice(names)
+def any_file(): return chance.choice(open_files)
+def write(name):
+    with open(name, "wb") as file: file.write(bytes(chance.randrange(20000)))
+actions = [
+    lambda: open_files.append(os.open(any_name(), os.O_RDWR | os.O_CREAT)),
+    lambda: open_files.append(os.open(any_name(), os.O_RDONLY)),
+    lambda: os.close(open_files.pop(chance.randrange(len(open_files)))),
+    lambda: os.pwrite(any_file(), bytes(chance.randrange(9000)), chance.randrange(50000)),
+    lambda: os.pread(any_file(), 10000, chance.randrange(50000)),
+    lambda: os.unlink(any_name()),
+    lambda: os.rename(any_name(), any_name()),
+    lambda: os.mkdir(chance.choice(directories)),
+    lambda: os.rmdir(chance.choice(directories)),
+    lambda: os.rename(chance.choice(directories), chance.choice(directories)),
+    lambda: [entry.stat() for entry in os.scandir(chance.choice(directories))],
+    lambda: next(os.scandir(at)),
+    lambda: os.truncate(any_name(), chance.randrange(30000)),
+    lambda: os.chmod(any_name(), chance.choice([0o444, 0o644])),
+    lambda: write(any_name()),
+]
+for _ in range(600):
+    action = chance.choice(actions)
+    with contextlib.suppress(OSError, IndexError, ValueError, StopIteration): action()
+"""
+
+
+def test_several_programs_at_once(drive: Path) -> None:
+    """What is left open at the end, and what has failed, is seen by the fixture."""
+    command = [sys.executable, "-W", "ignore", "-c", STRESS, str(drive)]
+    programs = [subprocess.Popen([*command, str(seed)]) for seed in range(4)]
+    assert [program.wait(90) for program in programs] == [0, 0, 0, 0]
+
+
 # --- what the guide promises ----------------------------------------------------------------------
 
 
