@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from cbfsconnect import constants as c
 from cbfsconnect import lifetime, masks
+from cbfsconnect.access_rules import AccessRuleMembers, AccessRules
 from cbfsconnect.engine import changes
 from cbfsconnect.engine.engine import STUCK_AFTER_S, Engine
 from cbfsconnect.engine.notifier import Notifier
@@ -41,10 +42,9 @@ from cbfsconnect.events import (
 )
 from cbfsconnect.fuse import mount as fuse_mount
 from cbfsconnect.fuse import mountinfo
-from cbfsconnect.fuse.abi import ROOT_ID
+from cbfsconnect.fuse.abi import ROOT_ID, InitFlag
 from cbfsconnect.fuse.transport import DeviceTransport
 from cbfsconnect.opened_files import OpenedFiles, OpenedFilesGetters
-from cbfsconnect.originators import Originators
 from cbfsconnect.points import MountingPoint, check_flags
 from cbfsconnect.settings import Settings
 from cbfsconnect.system import System
@@ -63,7 +63,7 @@ _RELEASED_WITHIN_S = 1.0
 """The kernel tells of a closed file a moment later; so long a file may seem to be open still."""
 
 
-class CBFS(Originators, OpenedFilesGetters, System):
+class CBFS(AccessRuleMembers, OpenedFilesGetters, System):
     """One virtual filesystem, served by handlers that are assigned to its `on_…` attributes.
 
     Methods and properties raise `CBFSConnectError`, whose `code` is a Win32 error number. Those
@@ -79,6 +79,7 @@ class CBFS(Originators, OpenedFilesGetters, System):
         self._active = False
         self._timeout_s = 0.0
         self._points: list[MountingPoint] = []
+        self._links_cached = False
         self._mounted: fuse_mount.Mounted | None = None
         self._expected_end = False
         self._mutex = threading.Lock()  # who ends a session: a method, or the umount of others
@@ -184,6 +185,12 @@ class CBFS(Originators, OpenedFilesGetters, System):
             )
         if self._active:
             raise CBFSConnectError(ERROR_INVALID_STATE, "media is mounted already")
+        if self.process_restrictions_enabled and self._links_cached:
+            raise CBFSConnectError(
+                ERROR_INVALID_STATE,
+                "process_restrictions_enabled must be True before the first mounting point is "
+                "added: the kernel caches symbolic links there",
+            )
         lifetime.register(self, handle_signals=self.settings.handle_signals)
         engine = self._new_engine()
         try:
@@ -291,6 +298,7 @@ class CBFS(Originators, OpenedFilesGetters, System):
             self._take_media_out(force_unmount)
         self._notifier.stop()
         self._storage = False
+        self._rules.clear()
         lifetime.unregister(self)
         self._gone.set()
 
@@ -379,9 +387,11 @@ class CBFS(Originators, OpenedFilesGetters, System):
         )
         mounted = fuse_mount.mount(mounting_point, options)
         least, most, timeout = self._worker_rules()
+        features = features_of(self._handlers, options_of(self))
+        self._links_cached = bool(features & InitFlag.CACHE_SYMLINKS)
         session = Session(
             DeviceTransport(mounted.fd),
-            features_of(self._handlers, options_of(self)),
+            features,
             read_ahead=settings.read_ahead,
             least_workers=least,
             most_workers=most,
@@ -469,6 +479,7 @@ class CBFS(Originators, OpenedFilesGetters, System):
         if pin is not None:
             os.close(pin)
         self._session = self._mounted = None
+        self._links_cached = False
 
     def _session_ended(self, session: Session) -> None:
         """Runs on a worker when the connection is over: by us, or by somebody else's umount."""
@@ -477,6 +488,7 @@ class CBFS(Originators, OpenedFilesGetters, System):
                 return
             self._points.clear()
             self._session = self._mounted = None
+            self._links_cached = False
             engine, self._engine = self._engine, None
             was_active, self._active = self._active, False
             self._storage = False
@@ -498,13 +510,19 @@ class CBFS(Originators, OpenedFilesGetters, System):
         session.close(STUCK_AFTER_S)
         self._notifier.stop()
         self._stop_event_thread()
+        self._rules.clear()
         gone.set()
 
     # --- media ---------------------------------------------------------------------------------
 
     def _new_engine(self) -> Engine:
         return Engine(
-            self._handlers, options_of(self), self._send, self._notify, self._has_mounts_inside
+            self._handlers,
+            options_of(self),
+            self._send,
+            self._notify,
+            self._has_mounts_inside,
+            self._rules if self.process_restrictions_enabled else None,
         )
 
     def _has_mounts_inside(self) -> bool:
@@ -521,7 +539,7 @@ class CBFS(Originators, OpenedFilesGetters, System):
     def _flush(self) -> None:
         """Have the kernel write what it caches of files that are open."""
         if self._points and self._engine is not None and len(self._engine.handles):
-            fuse_mount.flush(self._points[0].path)
+            fuse_mount.flush(self._points[0].path, self._rules.helpers)
 
     def _take_media_out(self, force: bool) -> None:
         """Close what is open, and tell `on_unmount`; by force, stuck handlers are left behind."""
@@ -575,6 +593,8 @@ class CBFS(Originators, OpenedFilesGetters, System):
         self._gone.set()
         self._mutex = threading.Lock()
         self._notifier = Notifier(self._send)
+        self._rules.abandon()
+        self._rules = AccessRules()
         if session is not None:
             session.abandon()
 
@@ -591,6 +611,9 @@ class CBFS(Originators, OpenedFilesGetters, System):
             raise CBFSConnectError(
                 ERROR_INVALID_STATE, f"no media is mounted: call mount_media before {method}"
             )
+
+    def _is_own(self, path: str) -> bool:
+        return any((path + "/").startswith(point.path.rstrip("/") + "/") for point in self._points)
 
     def _point(self, index: int) -> MountingPoint:
         if not 0 <= index < len(self._points):

@@ -78,6 +78,12 @@ class PublicProperties(EventSource):
         "Whether the kernel may remember that a name does not exist. A change takes effect with "
         "the next mount_media.",
     )
+    process_restrictions_enabled = Property(
+        False,
+        Change.INACTIVE,
+        "Whether access rules hold, which add_granted_process and add_denied_process add. The "
+        "kernel then remembers no names and attributes.",
+    )
     serialize_access = Property(
         True,
         Change.BEFORE_STORAGE,

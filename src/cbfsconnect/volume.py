@@ -34,6 +34,8 @@ log = logging.getLogger("cbfsconnect")
 def options_of(cbfs: CBFS) -> Options:
     """The rules that hold from now on, out of properties and settings."""
     settings = cbfs.settings
+    # What the kernel remembers it would tell everybody, whatever access rules say.
+    remembers = not cbfs.process_restrictions_enabled
     return Options(
         fire_all_open_close_events=cbfs.fire_all_open_close_events,
         serialize_access=cbfs.serialize_access,
@@ -51,9 +53,9 @@ def options_of(cbfs: CBFS) -> Options:
         max_file_name_length=cbfs.max_file_name_length,
         file_cache=cbfs.file_cache,
         write_through=settings.file_cache_policy_write_through,
-        metadata_cache=cbfs.metadata_cache_enabled,
+        metadata_cache=cbfs.metadata_cache_enabled and remembers,
         metadata_timeout=settings.metadata_cache_timeout,
-        nonexistent_cache=cbfs.non_existent_files_cache_enabled,
+        nonexistent_cache=cbfs.non_existent_files_cache_enabled and remembers,
         use_file_ids=settings.use_file_ids,
         read_outside_eof=settings.allow_read_outside_eof,
         fire_set_file_size_on_write=settings.fire_set_file_size_on_write,

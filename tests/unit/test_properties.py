@@ -22,6 +22,7 @@ EXPECTED: dict[str, tuple[Any, Any, tuple[Any, ...], str]] = {
     "max_file_size": ((1 << 63) - 1, 1 << 40, (0, -1, 1.5), BEFORE_STORAGE),
     "metadata_cache_enabled": (True, False, ("no",), INACTIVE),
     "non_existent_files_cache_enabled": (False, True, (None,), ANY),
+    "process_restrictions_enabled": (False, True, (None, "yes"), INACTIVE),
     "serialize_access": (True, False, (None,), BEFORE_STORAGE),
     "serialize_events": (False, True, ("",), INACTIVE),
     "storage_characteristics": (16, 18, (-1, None), BEFORE_STORAGE),

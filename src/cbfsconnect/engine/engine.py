@@ -36,6 +36,7 @@ from cbfsconnect.fuse import abi, wire
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.options import Options
+    from cbfsconnect.engine.restrictions import Judge
     from cbfsconnect.engine.workers import Worker
     from cbfsconnect.events import EventParams
 
@@ -58,6 +59,7 @@ class Engine:
     `on` are the handlers; `options` the rules. `send` writes a message to the kernel: replies that
     come later than their request's end (locks). `notify` sends notifications soon, from a thread
     that answers nothing. `mounts_inside` says whether something is mounted inside the drive.
+    `judge` knows what processes may do, where access rules are enforced.
     """
 
     def __init__(
@@ -67,7 +69,13 @@ class Engine:
         send: Callable[[bytes], object],
         notify: Callable[[list[bytes]], object] = lambda told: None,
         mounts_inside: Callable[[], bool] = lambda: False,
+        judge: Judge | None = None,
     ) -> None:
+        from cbfsconnect.engine.operations import OPERATIONS
+        from cbfsconnect.engine.restrictions import guarded
+
+        # A drive without access rules pays nothing for them: it has another table.
+        self.operation_of = (OPERATIONS if judge is None else guarded(judge)).get
         self.on = on
         self.options = options
         self.send = send

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cbfsconnect.engine.dropped import take_back
-from cbfsconnect.engine.operations import OPERATIONS
 from cbfsconnect.engine.workers import Worker, Workers
 from cbfsconnect.fuse import wire
 from cbfsconnect.fuse.abi import ROOT_ID, InitFlag, Opcode
@@ -173,7 +172,7 @@ class Session:
         if not workers.calm:
             workers.took(request.opcode)
         engine = self.engine
-        operation = OPERATIONS.get(request.opcode)
+        operation = None if engine is None else engine.operation_of(request.opcode)
         try:
             if engine is None or operation is None:
                 self._answer(None, worker, request, self._without_operation(engine, request))

@@ -230,28 +230,33 @@ def unmount(mountpoint: str | os.PathLike[str], force: bool = False) -> None:
     _unmount_at(_resolve(mountpoint), force, None)
 
 
-def flush(mountpoint: str) -> None:
+def flush(mountpoint: str, helpers: set[int] | None = None) -> None:
     """Have the kernel write out what it caches of the drive, before it is cut off; best effort.
 
-    Another process asks for it, since the server must not call into its own mount.
+    Another process asks for it, since the server must not call into its own mount. Before it does,
+    its id is in *helpers*, until it has ended.
     """
+    helpers = set() if helpers is None else helpers
     try:
         process = subprocess.Popen(
-            ["sync", "-f", "--", mountpoint],
-            stdin=subprocess.DEVNULL,
+            ["sh", "-c", 'read -r go && exec sync -f -- "$1"', "sh", mountpoint],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
     except OSError:
         return
+    helpers.add(process.pid)
     try:
-        process.wait(_FLUSH_WITHIN_S)
+        process.communicate(b"go\n", _FLUSH_WITHIN_S)
     except subprocess.TimeoutExpired:
         _log.warning(
             "the cached data of %r cannot be written: a handler does not return", mountpoint
         )
         _abandon(process)  # it waits in the kernel, where no signal reaches it
+    finally:
+        helpers.discard(process.pid)
 
 
 def send_requests(pin: int, count: int) -> None:
