@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cbfsconnect import errno_from_win32
+from cbfsconnect import ERROR_NO_MORE_FILES, errno_from_win32
 from support.client import Client
 from support.mounts import Mounting
 from support.plain import PlainDrive
@@ -187,6 +187,27 @@ def test_contexts_are_integers(
     assert {"/one", "/two"} <= set(closed)
     if not fire_all:
         assert not contexts.kept
+
+
+def test_no_more_files_is_the_end_of_a_listing(mount: Mounting, client: Client) -> None:
+    """What `FindNextFile` says at the end, handed on as it is."""
+    closed = []
+
+    class Drive(PlainDrive):
+        def on_enumerate_directory(self, p: Any) -> None:
+            super().on_enumerate_directory(p)
+            if not p.file_found:
+                p.result_code = ERROR_NO_MORE_FILES
+
+        def on_close_directory_enumeration(self, p: Any) -> None:
+            closed.append(p.enumeration_context)
+
+    drive = Drive(one=b"1", two=b"2")
+    drive.add_directory("/empty")
+    at = mount(drive).mountpoint
+    assert sorted(client.call("os.listdir(at)", at=at)) == ["empty", "one", "two"]
+    assert client.call("os.listdir(at + '/empty')") == []
+    assert closed == [3, 0]
 
 
 @pytest.mark.parametrize(

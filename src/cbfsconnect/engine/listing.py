@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from cbfsconnect.errors import ERROR_NO_MORE_FILES
 from cbfsconnect.events import (
     CBFSCloseDirectoryEnumerationEventParams,
     CBFSEnumerateDirectoryEventParams,
@@ -102,9 +103,9 @@ class Listing:
             return 0
         for _ in range(_MOST_BAD_NAMES):
             error = self._fire()
-            if error:
+            if error and self.params.result_code != ERROR_NO_MORE_FILES:
                 return error
-            if not self.params.file_found:
+            if error or not self.params.file_found:
                 self._over = True
                 self.close()
                 return 0
