@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from cbfsconnect import ERROR_NO_MORE_FILES, errno_from_win32
+from cbfsconnect import ERROR_HANDLE_EOF, ERROR_NO_MORE_FILES, errno_from_win32
 from support.client import Client
+from support.linking import LinkingDrive
 from support.mounts import Mounting
 from support.plain import PlainDrive
 
@@ -208,6 +209,36 @@ def test_no_more_files_is_the_end_of_a_listing(mount: Mounting, client: Client) 
     assert sorted(client.call("os.listdir(at)", at=at)) == ["empty", "one", "two"]
     assert client.call("os.listdir(at + '/empty')") == []
     assert closed == [3, 0]
+
+
+def test_end_of_file_is_the_end_of_other_lists(mount: Mounting, client: Client) -> None:
+    """What `FindNextStreamW` and `FindNextFileNameW` say at the end."""
+    closed = []
+
+    class Drive(LinkingDrive):
+        def on_enumerate_named_streams(self, p: Any) -> None:
+            super().on_enumerate_named_streams(p)
+            if not p.named_stream_found:
+                p.result_code = ERROR_HANDLE_EOF
+
+        def on_close_named_streams_enumeration(self, p: Any) -> None:
+            closed.append("streams")
+
+        def on_enumerate_hard_links(self, p: Any) -> None:
+            super().on_enumerate_hard_links(p)
+            if not p.link_found:
+                p.result_code = ERROR_HANDLE_EOF
+
+        def on_close_hard_links_enumeration(self, p: Any) -> None:
+            closed.append("links")
+
+    drive = Drive(file=b"x")
+    drive.add("/file:one", b"1")
+    at = mount(drive, use_alternate_data_streams=True, use_hard_links=True).mountpoint
+    assert client.call("os.listxattr(at + '/file')", at=at) == ["user.one"]
+    client.run("import cbfsconnect")
+    assert client.call("cbfsconnect.enumerate_hard_links(at + '/file')") == [f"{at}/file"]
+    assert closed == ["streams", "links"]
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,9 @@ def _links(engine: Engine, handle: Handle) -> list[tuple[bytes, int]] | int:
         error = engine.fire(engine.on.on_enumerate_hard_links, params)
         state.context, handle.context = params.file_context, params.handle_context
         context = params.enumeration_context
+        if error == errno.ENODATA:  # ERROR_HANDLE_EOF, as FindNextFileName says it
+            error = 0
+            break
         if error or not params.link_found:
             break
         name, parent = _encoded(params.link_name), params.parent_id

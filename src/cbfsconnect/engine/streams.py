@@ -206,6 +206,9 @@ class Streams:
             error = engine.fire(engine.on.on_enumerate_named_streams, params)
             state.context, handle.context = params.file_context, params.handle_context
             context = params.enumeration_context
+            if error == errno.ENODATA:  # ERROR_HANDLE_EOF, as FindNextStream says it
+                error = 0
+                break
             if error or not params.named_stream_found:
                 break
             name = self._stream_name(params.stream_name)
