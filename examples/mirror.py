@@ -105,6 +105,7 @@ class Mirror:
         cbfs.use_case_sensitive_file_names = True
         cbfs.use_hard_links = True
         cbfs.use_reparse_points = True
+        cbfs.support_change_time_attribute = True
         cbfs.use_directory_empty_check = False  # rmdir(2) looks itself
         cbfs.config("PosixDelete=True")  # unlink(2) does not wait for the last close
         cbfs.config("FireSetFileSizeOnWrite=False")  # write(2) makes files longer itself
@@ -153,6 +154,8 @@ class Mirror:
             os.chown(item.itself(), uid, gid)
         if e.mode is not None:
             os.chmod(item.itself(), e.mode)
+        if e.last_write_time_ns is None and e.change_time_ns is not None:
+            return  # the file was read: the folder's own filesystem keeps that time
         if e.last_access_time_ns is not None or e.last_write_time_ns is not None:
             now = os.fstat(item.fd)
             accessed, written = e.last_access_time_ns, e.last_write_time_ns

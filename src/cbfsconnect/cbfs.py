@@ -44,6 +44,7 @@ from cbfsconnect.fuse import mount as fuse_mount
 from cbfsconnect.fuse import mountinfo
 from cbfsconnect.fuse.abi import ROOT_ID, InitFlag
 from cbfsconnect.fuse.transport import DeviceTransport
+from cbfsconnect.later import LaterEditions
 from cbfsconnect.opened_files import OpenedFiles, OpenedFilesGetters
 from cbfsconnect.points import MountingPoint, check_flags
 from cbfsconnect.settings import Settings
@@ -63,7 +64,7 @@ _RELEASED_WITHIN_S = 1.0
 """The kernel tells of a closed file a moment later; so long a file may seem to be open still."""
 
 
-class CBFS(AccessRuleMembers, OpenedFilesGetters, System):
+class CBFS(AccessRuleMembers, OpenedFilesGetters, System, LaterEditions):
     """One virtual filesystem, served by handlers that are assigned to its `on_…` attributes.
 
     Methods and properties raise `CBFSConnectError`, whose `code` is a Win32 error number. Those

@@ -6,14 +6,11 @@ read-only ones) and `x` itself. All three come from one declaration in the class
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
+from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 from cbfsconnect.errors import ERROR_INVALID_PARAMETER, ERROR_INVALID_STATE, CBFSConnectError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Change(Enum):
@@ -53,15 +50,13 @@ class Property(Generic[T]):
         default: T,
         change: Change,
         doc: str,
-        allowed: Iterable[T] | Callable[[T], bool] | None = None,
+        allowed: Container[Any] | Callable[[T], bool] | None = None,
     ) -> None:
         self.default: T = default
         self.change = change
         self.name = ""
         self.__doc__ = doc
-        self._allowed: Callable[[T], bool] | tuple[T, ...] | None = (
-            allowed if allowed is None or callable(allowed) else tuple(allowed)
-        )
+        self._allowed: Container[Any] | Callable[[T], bool] | None = allowed
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

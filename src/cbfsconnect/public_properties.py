@@ -9,6 +9,17 @@ from cbfsconnect import constants as c
 from cbfsconnect.events import EventSource
 from cbfsconnect.properties import Change, Property
 
+_MOST_CACHED = 1 << 31
+_STGC = (
+    c.STGC_FLOPPY_DISKETTE
+    | c.STGC_READONLY_DEVICE
+    | c.STGC_WRITE_ONCE_MEDIA
+    | c.STGC_REMOVABLE_MEDIA
+    | c.STGC_AUTOCREATE_DRIVE_LETTER
+    | c.STGC_SHOW_IN_EJECTION_TRAY
+    | c.STGC_ALLOW_EJECTION
+)
+
 
 class PublicProperties(EventSource):
     """Every property that is not state; see `Property` for the change rules.
@@ -58,7 +69,11 @@ class PublicProperties(EventSource):
         255, Change.BEFORE_STORAGE, "The longest file name, in bytes.", range(1, 256)
     )
     max_file_path_length = Property(
-        32767, Change.BEFORE_STORAGE, "Kept for ported programs; not enforced.", range(1, 32768)
+        32767,
+        Change.BEFORE_STORAGE,
+        "The longest path, in characters, that on_get_file_name_by_file_id may give. Programs may "
+        "use longer ones.",
+        range(1, 32768),
     )
     max_file_size = Property(
         (1 << 63) - 1,
@@ -72,11 +87,25 @@ class PublicProperties(EventSource):
         "Whether the kernel may keep names and attributes, for as long as the setting "
         "MetadataCacheTimeout says.",
     )
+    metadata_cache_size = Property(
+        0,
+        Change.INACTIVE,
+        "How many items the kernel may know names and attributes of; those it has known longest "
+        "make room. 0: as many as it likes.",
+        range(_MOST_CACHED),
+    )
     non_existent_files_cache_enabled = Property(
         False,
         Change.ANY,
         "Whether the kernel may remember that a name does not exist. A change takes effect with "
         "the next mount_media.",
+    )
+    non_existent_files_cache_size = Property(
+        0,
+        Change.ANY,
+        "How many names the kernel may remember as not existing; the oldest make room. 0: as many "
+        "as it likes. A change takes effect with the next mount_media.",
+        range(_MOST_CACHED),
     )
     process_restrictions_enabled = Property(
         False,
@@ -93,7 +122,10 @@ class PublicProperties(EventSource):
         False, Change.INACTIVE, "True: one worker thread serves all events."
     )
     storage_characteristics = Property(
-        c.STGC_REMOVABLE_MEDIA, Change.BEFORE_STORAGE, "STGC_… flags.", lambda n: n >= 0
+        c.STGC_REMOVABLE_MEDIA,
+        Change.BEFORE_STORAGE,
+        "STGC_… flags. STGC_READONLY_DEVICE: nothing on the drive can be changed (EROFS).",
+        lambda flags: not flags & ~_STGC,
     )
     storage_guid = Property(
         "", Change.BEFORE_STORAGE, "GUID in braces; a drive of type STGT_DISK_PNP needs one."
@@ -104,12 +136,30 @@ class PublicProperties(EventSource):
         "STGT_DISK, STGT_CDROM or STGT_DISK_PNP.",
         (c.STGT_DISK, c.STGT_CDROM, c.STGT_DISK_PNP),
     )
+    support_change_time_attribute = Property(
+        False,
+        Change.BEFORE_STORAGE,
+        "The drive keeps the time of last change of an item (st_ctime). False: it is the time of "
+        "last write, and on_set_file_attributes never gets one.",
+    )
+    support_last_access_time_attribute = Property(
+        True,
+        Change.BEFORE_STORAGE,
+        "Closing a file that was opened for reading sets its time of last access, where the drive "
+        "gives one and it is older than 60 seconds. False: that time is only set together with the "
+        "time of last write.",
+    )
     support_odx_read_write = Property(
         False,
         Change.INACTIVE,
         "Parts of files may be copied by tokens; the offload events fire for copy_file_range.",
     )
-    tag = Property(0, Change.ANY, "Free for the program's use.")
+    tag = Property(
+        0,
+        Change.ANY,
+        "Free for the program's use: a number of 64 bits, signed or not.",
+        range(-(1 << 63), 1 << 64),
+    )
     use_alternate_data_streams = Property(
         False, Change.INACTIVE, "Items may have named streams; the stream events fire."
     )

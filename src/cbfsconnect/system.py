@@ -12,10 +12,11 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cbfsconnect import constants as c
 from cbfsconnect.errors import (
+    ERROR_ACCESS_DENIED,
     ERROR_FILE_NOT_FOUND,
     ERROR_INVALID_PARAMETER,
     ERROR_PRIVILEGE_NOT_HELD,
@@ -25,10 +26,15 @@ from cbfsconnect.fuse import mountinfo
 
 _MODULES = (c.MODULE_PNP_BUS, c.MODULE_DRIVER, c.MODULE_HELPER_DLL)
 _HELPER_ANSWERS_WITHIN_S = 5.0
+_SHUTDOWN_ANSWERS_WITHIN_S = 30.0
 
 
 class System:
     """What class CBFS knows of the machine. The arguments `product_guid` are not needed here."""
+
+    if TYPE_CHECKING:
+
+        def _refuse_in_event(self, what: str) -> None: ...
 
     _icons: ClassVar[dict[str, str]] = {}
     _icon: str | None = None
@@ -47,6 +53,7 @@ class System:
         Raises ERROR_PRIVILEGE_NOT_HELD for users other than root, ERROR_FILE_NOT_FOUND with what
         to do when a module is missing.
         """
+        self._refuse_in_event("call install")
         self._need_root("install")
         if modules_to_install & c.MODULE_DRIVER and not _driver_runs():
             raise CBFSConnectError(
@@ -62,6 +69,7 @@ class System:
         self, cab_file_name: str | None, product_guid: str, installed_path: str | None, flags: int
     ) -> int:
         """Do nothing, and return 0: the kernel's FUSE is not ours to remove. Needs root."""
+        self._refuse_in_event("call uninstall")
         self._need_root("uninstall")
         return 0
 
@@ -121,6 +129,45 @@ class System:
         """Whether the path is on a drive of this library. The drive is not asked."""
         entry = mountinfo.entry_for(os.path.abspath(volume_path))
         return entry is not None and entry.fstype == "fuse.cbfs"
+
+    def shutdown_system(
+        self, shutdown_prompt: str, timeout: int, force_close_apps: bool, reboot: bool
+    ) -> bool:
+        """Shut the machine down, or restart it, by shutdown(8); True when that is under way.
+
+        `shutdown_prompt` is shown to everybody who is logged in. `timeout` are seconds until then;
+        shutdown(8) counts minutes, so they are rounded up to whole ones. Programs are always told
+        to end and then ended: `force_close_apps` changes nothing. Who regrets runs `shutdown -c`.
+
+        Raises ERROR_PRIVILEGE_NOT_HELD for users other than root, ERROR_FILE_NOT_FOUND without
+        shutdown(8), ERROR_ACCESS_DENIED with its complaint when it refuses.
+        """
+        if timeout < 0:
+            raise CBFSConnectError(ERROR_INVALID_PARAMETER, f"timeout is {timeout} s, below 0")
+        self._need_root("shutdown_system")
+        command = shutil.which("shutdown")
+        if command is None:
+            raise CBFSConnectError(
+                ERROR_FILE_NOT_FOUND, "there is no shutdown(8): no machine to shut down from here"
+            )
+        when = f"+{-(-timeout // 60)}" if timeout else "now"
+        words = [command, "-r" if reboot else "-P", "--", when]
+        try:
+            done = subprocess.run(
+                [*words, shutdown_prompt] if shutdown_prompt else words,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_SHUTDOWN_ANSWERS_WITHIN_S,
+                check=False,
+            )
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            raise CBFSConnectError(ERROR_ACCESS_DENIED, f"shutdown(8) failed: {error}") from error
+        if done.returncode:
+            complaint = done.stderr.strip() or done.stdout.strip() or f"exit {done.returncode}"
+            raise CBFSConnectError(ERROR_ACCESS_DENIED, f"shutdown(8) refused: {complaint}")
+        return True
 
     @staticmethod
     def _need_root(what: str) -> None:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cbfsconnect import constants as c
 from cbfsconnect.engine.options import Options
 from cbfsconnect.errors import (
     ERROR_INVALID_STATE,
@@ -51,11 +52,17 @@ def options_of(cbfs: CBFS) -> Options:
         ntfs_attributes=settings.ntfs_attributes,
         support_odx_read_write=cbfs.support_odx_read_write,
         max_file_name_length=cbfs.max_file_name_length,
+        max_file_path_length=cbfs.max_file_path_length,
         file_cache=cbfs.file_cache,
         write_through=settings.file_cache_policy_write_through,
         metadata_cache=cbfs.metadata_cache_enabled and remembers,
         metadata_timeout=settings.metadata_cache_timeout,
+        metadata_cache_size=cbfs.metadata_cache_size,
         nonexistent_cache=cbfs.non_existent_files_cache_enabled and remembers,
+        nonexistent_cache_size=cbfs.non_existent_files_cache_size,
+        support_change_time_attribute=cbfs.support_change_time_attribute,
+        support_last_access_time_attribute=cbfs.support_last_access_time_attribute,
+        read_only=bool(cbfs.storage_characteristics & c.STGC_READONLY_DEVICE),
         use_file_ids=settings.use_file_ids,
         read_outside_eof=settings.allow_read_outside_eof,
         fire_set_file_size_on_write=settings.fire_set_file_size_on_write,

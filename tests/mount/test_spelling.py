@@ -289,6 +289,80 @@ def test_a_short_name_is_another_spelling(mount: Mounting, client: Client) -> No
     assert exists(client, *names) == [False] * 3
 
 
+class OnlyShortNames(PlainDrive):
+    """Files with short names. The handlers take long names only, and tell no stored spelling."""
+
+    def __init__(self, **shorts: str) -> None:
+        super().__init__()
+        self.shorts = {long_name: short for short, long_name in shorts.items()}
+        for long_name in self.shorts:
+            self.add(f"/{long_name}", long_name.encode())
+
+    def on_get_file_info(self, p: Any) -> None:
+        super().on_get_file_info(p)
+        p.short_file_name = self.shorts.get(p.file_name[1:], "")
+
+    def on_enumerate_directory(self, p: Any) -> None:
+        super().on_enumerate_directory(p)
+        p.short_file_name = self.shorts.get(p.file_name, "")
+
+
+LONG = "a long name.text"
+LEARNT = {
+    "by a look": "os.stat(at + '/' + long_name); os.stat(at + '/the other name')",
+    "by a listing": "os.listdir(at)",
+}
+
+
+@pytest.mark.parametrize("learnt", LEARNT)
+def test_a_short_name_is_known_by_what_the_drive_says_of_the_long_one(
+    mount: Mounting, client: Client, learnt: str, options: dict[str, Any]
+) -> None:
+    drive = OnlyShortNames(ALONGN1=LONG, OTHER1="the other name")
+    serve(mount, client, drive, use_short_file_names=True, **options)
+    client.run(LEARNT[learnt], long_name=LONG)
+    assert len(set(client.call(STATED, names=[LONG, "ALONGN1", "alongn1"]))) == 1
+    assert client.call("open(at + '/ALONGN1').read()") == LONG
+    client.run("os.truncate(at + '/ALONGN1', 1)")
+    assert client.call("os.path.getsize(at + '/' + name)", name=LONG) == 1
+    client.run("os.rename(at + '/ALONGN1', at + '/moved')")
+    assert exists(client, LONG, "ALONGN1", "moved") == [False, False, True]
+    client.run("os.unlink(at + '/other1')")
+    assert exists(client, "the other name", "OTHER1") == [False] * 2
+    assert list(drive.items) == ["/moved"]
+
+
+def test_a_short_name_may_become_anothers(mount: Mounting, client: Client) -> None:
+    drive = OnlyShortNames(ALONGN1=LONG)
+    serve(mount, client, drive, use_short_file_names=True, config=FOREVER)
+    client.run("os.listdir(at); os.unlink(at + '/' + name)", name=LONG)
+    assert exists(client, "ALONGN1") == [False]
+    drive.shorts = {"a longer name": "ALONGN1"}
+    client.run("open(at + '/a longer name', 'w').close(); os.listdir(at)")
+    assert exists(client, "ALONGN1") == [True]
+
+
+def test_without_the_property_there_are_no_short_names(mount: Mounting, client: Client) -> None:
+    serve(mount, client, OnlyShortNames(ALONGN1=LONG), config=FOREVER)
+    client.run("os.listdir(at); os.stat(at + '/' + name)", name=LONG)
+    assert exists(client, "ALONGN1") == [False]
+
+
+def test_what_might_be_a_short_name_is_not_remembered_as_missing(
+    mount: Mounting, client: Client
+) -> None:
+    drive = OnlyShortNames()
+    options: dict[str, Any] = {"non_existent_files_cache_enabled": True, "config": FOREVER}
+    record, _ = serve(mount, client, drive, use_short_file_names=True, **options)
+    assert exists(client, "ALONGN1", "no short name.at all") == [False] * 2
+    drive.shorts = {LONG: "ALONGN1"}
+    client.run("open(at + '/' + name, 'w').close(); os.listdir(at)", name=LONG)
+    record.clear()
+    assert exists(client, "ALONGN1", "no short name.at all") == [True, False]
+    assert f"/{LONG}" in {f.file_name for f in record.all("on_get_file_info")}
+    assert not record.all("on_get_file_info", "/no short name.at all")
+
+
 def test_an_older_kernel_forgets_the_name_a_moment_later(
     mount: Mounting, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

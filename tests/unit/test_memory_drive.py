@@ -226,6 +226,7 @@ class FakeCBFS:
     use_reparse_points = False
     use_alternate_data_streams = False
     use_case_sensitive_file_names = False
+    support_change_time_attribute = False
     fire_all_open_close_events = True
     serialize_access = True
 
@@ -244,6 +245,7 @@ def test_configure_declares_what_the_drive_relies_on() -> None:
     assert cbfs.use_reparse_points
     assert cbfs.use_alternate_data_streams
     assert cbfs.use_case_sensitive_file_names
+    assert cbfs.support_change_time_attribute
     assert not cbfs.fire_all_open_close_events
     assert "PosixDelete=True" in cbfs.settings
     assert "StreamSeparator=\0" in cbfs.settings

@@ -69,5 +69,72 @@ def test_what_needs_root_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.value.code == cbfsconnect.ERROR_PRIVILEGE_NOT_HELD
 
 
+class FakeShutdown:
+    """A program that stands for shutdown(8), and is the only one there is."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told = folder / "told"
+        self.program = folder / "shutdown"
+        monkeypatch.setenv("PATH", str(folder))
+        self.become("")
+
+    def become(self, end: str) -> None:
+        self.program.write_text(
+            f'#!/bin/sh\nfor word in "$@"; do echo "$word"; done > {self.told}\n{end}\n'
+        )
+        self.program.chmod(0o755)
+
+    def words(self) -> list[str]:
+        return self.told.read_text().splitlines()
+
+
+@pytest.fixture
+def fake_shutdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeShutdown:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return FakeShutdown(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("Going down", 0, False, False), ["-P", "--", "now", "Going down"]),
+        (("-h me", 1, True, True), ["-r", "--", "+1", "-h me"]),
+        (("", 61, False, True), ["-r", "--", "+2"]),
+    ],
+)
+def test_the_machine_is_shut_down_by_its_own_program(
+    fake_shutdown: FakeShutdown, given: tuple[str, int, bool, bool], words: list[str]
+) -> None:
+    assert CBFS().shutdown_system(*given) is True
+    assert fake_shutdown.words() == words
+
+
+def test_a_shutdown_that_is_refused_says_why(fake_shutdown: FakeShutdown) -> None:
+    fake_shutdown.become("echo 'somebody is burning a disc' >&2; exit 1")
+    with pytest.raises(CBFSConnectError, match="burning a disc") as refused:
+        CBFS().shutdown_system("", 0, False, False)
+    assert refused.value.code == cbfsconnect.ERROR_ACCESS_DENIED
+
+
+def test_a_shutdown_needs_its_program(fake_shutdown: FakeShutdown) -> None:
+    fake_shutdown.program.unlink()
+    with pytest.raises(CBFSConnectError, match="shutdown") as refused:
+        CBFS().shutdown_system("", 0, False, False)
+    assert refused.value.code == cbfsconnect.ERROR_FILE_NOT_FOUND
+
+
+def test_a_shutdown_needs_root_and_a_time_to_come(
+    fake_shutdown: FakeShutdown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CBFSConnectError) as refused:
+        CBFS().shutdown_system("", -1, False, False)
+    assert refused.value.code == cbfsconnect.ERROR_INVALID_PARAMETER
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(CBFSConnectError) as refused:
+        CBFS().shutdown_system("", 0, False, False)
+    assert refused.value.code == cbfsconnect.ERROR_PRIVILEGE_NOT_HELD
+    assert not fake_shutdown.told.exists()
+
+
 def test_an_ordinary_directory_is_no_drive(tmp_path: Path) -> None:
     assert not CBFS.is_cbfs_volume(str(tmp_path))

@@ -10,7 +10,7 @@ within a size given at the start. Three modules: `memory_data` holds bytes and c
 - `file_context` is the inode, or the stream; it serves an open item that has lost its name.
 - The size bounds contents in blocks of 4 KiB, and each item and name with a fixed amount, so that
   empty files cannot fill the machine's memory either.
-- Reading leaves the access time alone (as with the mount option noatime).
+- Reading by itself leaves the access time alone; the library sets it when a file is closed.
 - Windows attributes other than "directory" and "reparse point" are not stored, and byte-range locks
   are left to the library.
 """
@@ -92,6 +92,7 @@ class Configurable(Protocol):
     use_reparse_points: bool
     use_alternate_data_streams: bool
     use_case_sensitive_file_names: bool
+    support_change_time_attribute: bool
     fire_all_open_close_events: bool
     serialize_access: bool
 
@@ -124,6 +125,7 @@ class MemoryDrive:
         cbfs.use_reparse_points = True
         cbfs.use_alternate_data_streams = True
         cbfs.use_case_sensitive_file_names = True
+        cbfs.support_change_time_attribute = True
         cbfs.fire_all_open_close_events = False
         cbfs.serialize_access = False  # the drive has a lock of its own
         for setting in _SETTINGS:

@@ -74,6 +74,7 @@ class Attributes:
         self._uid = options.uid
         self._gid = options.gid
         self._started = divmod(started, SECOND)
+        self._change_times = options.support_change_time_attribute
         self._block_size = options.cluster_size or options.sector_size
 
     def mode_of(self, info: Information) -> int:
@@ -106,10 +107,11 @@ class Attributes:
             # The kernel takes the seconds as two's complement: before 1970 they are negative.
             seconds &= 0xFFFFFFFFFFFFFFFF
         changed_s, changed_ns, accessed_s, accessed_ns = seconds, rest, seconds, rest
-        changed = info.change_time_ns
-        if changed is not None and changed != written:
-            changed_s, changed_ns = divmod(changed, SECOND)
-            changed_s &= 0xFFFFFFFFFFFFFFFF
+        if self._change_times:
+            changed = info.change_time_ns
+            if changed is not None and changed != written:
+                changed_s, changed_ns = divmod(changed, SECOND)
+                changed_s &= 0xFFFFFFFFFFFFFFFF
         accessed = info.last_access_time_ns
         if accessed is not None and accessed != written:
             accessed_s, accessed_ns = divmod(accessed, SECOND)

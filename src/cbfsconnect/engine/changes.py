@@ -51,6 +51,15 @@ def notices(engine: Engine, path: str, action: int) -> list[bytes]:
     return [*told, wire.inval_inode(parent.id, _ATTRIBUTES_ONLY)]
 
 
+def flushes(engine: Engine, path: str, offset: int, length: int) -> list[bytes]:
+    """The notifications that write out what is cached of a part of a file; none when nothing is."""
+    found = _find(engine, path)
+    node = found[0].children.get(found[1]) if found is not None else None
+    if node is None or isinstance(node, Directory):
+        return []
+    return [wire.inval_inode(node.id, offset, max(length, 0))]
+
+
 def releases(engine: Engine) -> list[bytes]:
     """The notifications by which the kernel lets go of all items that are not open."""
     told = []
@@ -89,5 +98,12 @@ def _find(engine: Engine, path: str) -> tuple[Directory, str] | None:
     node: Node | None = engine.nodes.root
     for part in parents:
         if part:
-            node = node.children.get(node.spelled(part)) if isinstance(node, Directory) else None
-    return (node, node.spelled(name)) if isinstance(node, Directory) else None
+            node = node.children.get(_stored(node, part)) if isinstance(node, Directory) else None
+    return (node, _stored(node, name)) if isinstance(node, Directory) else None
+
+
+def _stored(directory: Directory, name: str) -> str:
+    """The name that the kernel knows, for any spelling of it."""
+    if directory.shorts is not None and name not in directory.children:
+        name = directory.shorts.get(name.casefold(), name)
+    return directory.spelled(name)

@@ -18,6 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from cbfsconnect import constants as c
 from cbfsconnect.engine.attributes import NONSENSE, Attributes, nonsense_in
+from cbfsconnect.engine.bounds import (
+    Bound,
+    BoundedNodeTable,
+    bound_of_absent,
+    bound_of_nodes,
+)
 from cbfsconnect.engine.deletion import Deletion
 from cbfsconnect.engine.handles import HandleTable
 from cbfsconnect.engine.links import LinkPages
@@ -84,6 +90,8 @@ class Engine:
         self.started = time.time_ns()
         self.attributes = Attributes(options, self.started)
         self.nodes = NodeTable(options.separator)
+        self.absent_bound: Bound[tuple[int, bytes]] | None = None
+        self._bound_caches()
         self.order = FileOrder()
         self.handles = HandleTable(self)
         self.deletion = Deletion(self)
@@ -92,8 +100,17 @@ class Engine:
         self.valid_s, self.valid_ns = _validity(options)
         self.reserved = options.reserved
         self.folds = options.stable_ids and not options.use_case_sensitive_file_names
+        self.respells = self.folds or options.use_short_file_names
         self._stable_ids = options.stable_ids
         self.fsencode = os.fsencode
+
+    def _bound_caches(self) -> None:
+        options = self.options
+        if options.metadata_cache and options.metadata_cache_size:
+            bound = bound_of_nodes(self, options.metadata_cache_size)
+            self.nodes = BoundedNodeTable(options.separator, bound)
+        if options.nonexistent_cache and options.nonexistent_cache_size:
+            self.absent_bound = bound_of_absent(self, options.nonexistent_cache_size)
 
     # --- firing events -------------------------------------------------------------------------
 
@@ -171,6 +188,7 @@ class Engine:
         assert mode is not None  # `info` has completed it
         packed = self.attributes.pack(params.file_id or node.id, mode, links, params)
         node.links = links
+        node.accessed = params.last_access_time_ns
         if node.__class__ is Directory:
             self.note_group(node, mode, params.gid)
         return packed
@@ -238,19 +256,46 @@ class Engine:
     def spelling(self, parent: Directory, name: str, params: CBFSGetFileInfoEventParams) -> str:
         """The name as the drive stores it, where that differs in letter case or is the long one."""
         options, real = self.options, params.real_file_name
+        short = params.short_file_name if options.use_short_file_names else ""
         if real:
             if real == name or not isinstance(real, str) or "/" in real:
                 return name
-            if options.use_short_file_names and _same(name, params.short_file_name):
+            if short and same_name(name, short):
                 return real
-            return real if not options.use_case_sensitive_file_names and _same(name, real) else name
-        known = self.nodes.get(params.file_id) if self.folds and params.file_id else None
+            folds = not options.use_case_sensitive_file_names
+            return real if folds and same_name(name, real) else name
+        known = self.nodes.get(params.file_id) if self._stable_ids and params.file_id else None
         if known is None or name in parent.children:
             return name
+        is_short = short and same_name(name, short)
         for directory, other in known.names:
-            if directory is parent and _same(other, name) and parent.children.get(other) is known:
+            if directory is not parent or parent.children.get(other) is not known:
+                continue
+            if is_short or (self.folds and same_name(other, name)):
                 return other
         return name
+
+    def note_short_name(self, parent: Directory, name: str, short: object) -> None:
+        """An item with this name has that short name too, where the drive gives one."""
+        if short and isinstance(short, str) and not same_name(short, name):
+            parent.note_short(short.casefold(), name)
+
+    def info_by_short_name(
+        self, parent: Directory, name: str
+    ) -> tuple[CBFSGetFileInfoEventParams, str] | None:
+        """The item whose short name this is, as far as is known, and its long name.
+
+        Who knows it under the long name must not be asked whether there is a short one.
+        """
+        folded = name.casefold()
+        long_name = parent.shorts.get(folded) if parent.shorts is not None else None
+        if parent.shorts is None or long_name is None:
+            return None
+        params = self.info(parent.prefix + long_name, parent.children.get(long_name))
+        if isinstance(params, int) or not same_name(name, params.short_file_name):
+            parent.shorts.pop(folded, None)  # it was renamed, or is gone
+            return None
+        return params, long_name
 
     def made(self, parent: Directory, name: str) -> None:
         """An item has got this name: the kernel forgets that other spellings do not exist."""
@@ -329,8 +374,9 @@ class Engine:
                 self.order.leave(node.id)
 
 
-def _same(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()
+def same_name(one: str, other: object) -> bool:
+    """Whether two names differ in letter case at most."""
+    return isinstance(other, str) and one.casefold() == other.casefold()
 
 
 def _clean(number: int) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
 from cbfsconnect.engine.access import SHARE_ALL, Access
@@ -35,10 +36,12 @@ class OpenState:
 
     `unflushed` counts handles that no process has closed yet. `size` is the file's size where the
     engine needs to know it, else None. `deleted`: the item is deleted for the kernel already while
-    the drive has it still. `delete_on_close`: the last close deletes it.
+    the drive has it still. `delete_on_close`: the last close deletes it. `access_is_set`: a program
+    has set the time of last access, which closing leaves alone then.
     """
 
     __slots__ = (
+        "access_is_set",
         "cleaned",
         "context",
         "delete_on_close",
@@ -55,11 +58,15 @@ class OpenState:
         self.cleaned = False
         self.deleted = False
         self.delete_on_close = False
+        self.access_is_set = False
         self.size: int | None = None
 
 
 class Handle:
-    """One open of an item. `process` is the id the kernel gave: that of the opening thread."""
+    """One open of an item. `process` is the id the kernel gave: that of the opening thread.
+
+    `flags` are those of open(2); O_PATH for a handle that the library opened for a request.
+    """
 
     __slots__ = (
         "answers",
@@ -82,7 +89,7 @@ class Handle:
         self.node = node
         self.state = state
         self.context: Any = 0
-        self.flags = 0
+        self.flags = os.O_PATH
         self.flushed = False
         self.cleaned = False
         self.listing: Listing | None = None

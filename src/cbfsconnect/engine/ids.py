@@ -24,4 +24,8 @@ def path_of_id(engine: Engine, file_id: int) -> str | None:
         problem = f"{path!r} is not an absolute path"
         engine.nonsense("on_get_file_name_by_file_id", f"id {file_id}", problem)
         return None
+    if len(path) > engine.options.max_file_path_length:
+        problem = f"the path has {len(path)} characters, more than max_file_path_length"
+        engine.nonsense("on_get_file_name_by_file_id", f"id {file_id}", problem)
+        return None
     return path

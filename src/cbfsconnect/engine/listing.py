@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from cbfsconnect.errors import ERROR_NO_MORE_FILES
+from cbfsconnect.engine.nodes import Directory
 from cbfsconnect.events import (
     CBFSCloseDirectoryEnumerationEventParams,
     CBFSEnumerateDirectoryEventParams,
@@ -111,6 +112,8 @@ class Listing:
                 return 0
             if self._name_is_good():
                 self.found = True
+                if self._engine.options.use_short_file_names:
+                    self._note_short_name()
                 return 0
         return errno.EIO
 
@@ -143,6 +146,11 @@ class Listing:
         state.context = params.directory_context
         self._handle.context = params.handle_context
         return error
+
+    def _note_short_name(self) -> None:
+        directory, params = self._handle.node, self.params
+        if isinstance(directory, Directory):
+            self._engine.note_short_name(directory, params.file_name, params.short_file_name)
 
     def _name_is_good(self) -> bool:
         """Whether the kernel would take the name; it refuses a whole listing for a bad one."""

@@ -42,11 +42,23 @@ class Told:
 class Node:
     """One item. `open` is there while it has handles; `further` are hard-linked names.
 
+    `accessed` is the time of last access that the drive gave last, None where it gives none.
     `links` is how many names the drive said it has, less those that were removed since: the kernel
     need not have looked up all of them.
     """
 
-    __slots__ = ("further", "id", "kind", "links", "lookups", "name", "open", "parent", "told")
+    __slots__ = (
+        "accessed",
+        "further",
+        "id",
+        "kind",
+        "links",
+        "lookups",
+        "name",
+        "open",
+        "parent",
+        "told",
+    )
 
     def __init__(self, node_id: int, parent: Directory, name: str, kind: int) -> None:
         self.id = node_id
@@ -55,6 +67,7 @@ class Node:
         self.kind = kind
         self.lookups = 0
         self.links = 1
+        self.accessed: int | None = None
         self.open: OpenState | None = None
         self.further: list[tuple[Directory, str]] | None = None
         self.told: Told | None = None
@@ -104,17 +117,19 @@ class Directory(Node):
 
     `prefix` is its path with a separator at the end. `inherit_gid` is its group when new items
     shall belong to it (the set-group-ID bit), else None. `spellings` are other ways to write the
-    names of children that somebody has used, with the stored ones; `absent` are the names, by their
+    names of children that somebody has used, with the stored ones; `shorts` are long names by the
+    folded form of the short ones; `absent` are the names, by their
     folded form, of which the kernel may remember that they do not exist.
     """
 
-    __slots__ = ("absent", "children", "inherit_gid", "prefix", "spellings")
+    __slots__ = ("absent", "children", "inherit_gid", "prefix", "shorts", "spellings")
 
     def __init__(self, node_id: int, parent: Directory | None, name: str, separator: str) -> None:
         super().__init__(node_id, parent or self, name, stat.S_IFDIR)
         self.children: dict[str, Node] = {}
         self.inherit_gid: int | None = None
         self.spellings: dict[str, str] | None = None
+        self.shorts: dict[str, str] | None = None
         self.absent: dict[str, set[str]] | None = None
         self.prefix: str = parent.prefix + name + separator if parent else separator
 
@@ -135,6 +150,12 @@ class Directory(Node):
         if self.spellings is None or len(self.spellings) >= _MOST_SPELLINGS:
             self.spellings = {}
         self.spellings[name] = real
+
+    def note_short(self, folded: str, name: str) -> None:
+        """A child has a short name, given in its folded form."""
+        if self.shorts is None or len(self.shorts) >= _MOST_SPELLINGS:
+            self.shorts = {}
+        self.shorts[folded] = name
 
     def note_absent(self, name: str) -> bool:
         """The kernel shall remember that a name does not exist; False when these are too many."""

@@ -25,12 +25,19 @@ class Options:
     """`system.ntfs_…` attributes are there even if nothing else needs extended attributes."""
     support_odx_read_write: bool = False
     max_file_name_length: int = 255
+    max_file_path_length: int = 32767
     file_cache: int = 1
     write_through: bool = False
     metadata_cache: bool = True
     metadata_timeout: float = 1.0
     """Seconds that the kernel may keep names and attributes; negative: until told otherwise."""
+    metadata_cache_size: int = 0
+    """How many items the kernel may know; 0: as many as it likes."""
     nonexistent_cache: bool = False
+    nonexistent_cache_size: int = 0
+    """How many names it may remember as not existing; 0: as many as it likes."""
+    support_change_time_attribute: bool = False
+    support_last_access_time_attribute: bool = True
     use_file_ids: bool = False
     read_outside_eof: bool = True
     fire_set_file_size_on_write: bool = True
@@ -48,6 +55,8 @@ class Options:
     cluster_size: int = 4096
     timeout: float = 0.0
     """Seconds an event may take before its request fails; 0: any time."""
+    read_only: bool = False
+    """The drive is mounted so that nothing can be changed by its users."""
     default_permissions: bool = True
     """The kernel checks access by mode and owner; where it leaves that to us, we do."""
     uid: int = 0

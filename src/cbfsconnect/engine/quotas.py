@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cbfsconnect.fuse import wire
 
 _MOST_QUOTAS = 100_000
+_CHANGES = {Request.SET_QUOTAS, Request.REMOVE_QUOTAS, Request.SET_DEFAULT_QUOTA}
 Result = bytes | int
 """An answer, or an errno."""
 
@@ -35,6 +36,8 @@ def serve_quotas(engine: Engine, request: wire.Request, code: int, data: bytes) 
     """Answer one of the quota requests."""
     if not engine.options.use_disk_quotas:
         return errno.EOPNOTSUPP
+    if engine.options.read_only and code in _CHANGES:
+        return errno.EROFS
     if not _is_about_the_caller(request, code, data):
         error = check_administrator(engine, request)
         if error:

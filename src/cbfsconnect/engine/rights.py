@@ -38,6 +38,8 @@ def check_handle(
 
     Nobody opens a directory for writing: there its owner counts as who may.
     """
+    if writing and engine.options.read_only:
+        return errno.EROFS
     if isinstance(handle.node, Directory):
         return check_owner(engine, handle.node, request) if writing else 0
     mode = handle.flags & os.O_ACCMODE

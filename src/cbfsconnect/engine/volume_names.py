@@ -58,6 +58,8 @@ def set_label(engine: Engine, request: Request, data: bytes) -> int:
     label = os.fsdecode(encoded)
     if not end or len(label) > _MOST_CHARACTERS:
         return errno.EINVAL
+    if engine.options.read_only:
+        return errno.EROFS
     error = check_administrator(engine, request)
     return error or engine.fire(handler, CBFSSetVolumeLabelEventParams(label))
 

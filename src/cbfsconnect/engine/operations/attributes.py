@@ -85,6 +85,8 @@ def setattr_(engine: Engine, worker: Worker, request: Request) -> Reply:
     try:
         body = request.body
         handle = engine.handles.get(body.fh) if body.valid & abi.FATTR_FH else None
+        if node.open is not None and body.valid & abi.FATTR_ATIME:
+            node.open.access_is_set = True
         error = (
             _set(engine, node, handle, body)
             if handle is not None
@@ -193,6 +195,13 @@ def fire_set_attributes(
     if handler is None:
         # Times are also set by the kernel itself, when it writes cached data: they may be lost.
         return errno.EPERM if mode is not None or uid is not None or gid is not None else 0
+    options = engine.options
+    if not options.support_change_time_attribute:
+        ctime = None
+    if mtime is None and not options.support_last_access_time_attribute:
+        atime = None
+    if not attributes and {mode, uid, gid, created, atime, mtime, ctime} == {None}:
+        return 0
     state = handle.state
     params = CBFSSetFileAttributesEventParams(
         node.path,

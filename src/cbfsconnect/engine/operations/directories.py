@@ -148,6 +148,7 @@ def _add(
     child = engine.identify(node, info.file_name, info)
     try:
         attr = engine.attributes.pack(info.file_id or child.id, mode, links or 1, info)
+        child.accessed = info.last_access_time_ns
         s, ns = engine.valid_s, engine.valid_ns
         number, kind = info.file_id or child.id, mode >> 12
         added = buffer.add_plus(child.id, 0, s, ns, s, ns, attr, number, after, kind, listing.name)

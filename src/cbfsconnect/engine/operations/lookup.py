@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import TYPE_CHECKING
 
 from cbfsconnect.engine.deletion import is_hidden
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cbfsconnect.events import CBFSGetFileInfoEventParams
     from cbfsconnect.fuse.wire import Request
 
+_SHORT = re.compile(r"[^.]{1,8}(\.[^.]{1,3})?")
+"""What a short name looks like."""
 _NO_ATTRIBUTES = wire.attributes(*(0,) * 16)
 
 
@@ -43,6 +46,9 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
     try:
         if is_hidden(child):
             return _missing(engine, request.unique, parent, name)
+        if parent.shorts is not None and (found := engine.info_by_short_name(parent, name)):
+            known, real = found
+            return _other_spelling(engine, request.unique, parent, name, real, known)
         params = engine.info(parent.prefix + name, child)
         if isinstance(params, int):
             if params != errno.ENOENT:
@@ -50,8 +56,10 @@ def lookup(engine: Engine, worker: Worker, request: Request) -> Reply:
             if child is not None and parent.children.get(name) is child:
                 engine.nodes.remove_name(parent, name)  # the drive removed it by itself
             return _missing(engine, request.unique, parent, name)
-        if params.real_file_name or engine.folds:
+        if params.real_file_name or engine.respells:
             real = engine.spelling(parent, name, params)
+            if engine.options.use_short_file_names:
+                engine.note_short_name(parent, real, params.short_file_name)
             if real != name:
                 return _other_spelling(engine, request.unique, parent, name, real, params)
         return engine.entry_reply(request.unique, parent, name, params)
@@ -78,10 +86,14 @@ def batch_forget(engine: Engine, worker: Worker, request: Request) -> Reply:
 def _missing(engine: Engine, unique: int, parent: Directory, name: str) -> Reply:
     if not engine.options.nonexistent_cache:
         return errno.ENOENT
+    if engine.options.use_short_file_names and _SHORT.fullmatch(name):
+        return errno.ENOENT  # any new item may have it for its short name
     # Made under another spelling it exists, and the kernel must be told in time.
     exact = engine.options.use_case_sensitive_file_names
     if not exact and not (HAS_EPOCHS and parent.note_absent(name)):
         return errno.ENOENT
+    if engine.absent_bound is not None:
+        engine.absent_bound.note((parent.id, engine.fsencode(name)))
     s, ns = engine.valid_s, engine.valid_ns
     return wire.entry(unique, 0, 0, s, ns, 0, 0, _NO_ATTRIBUTES)
 

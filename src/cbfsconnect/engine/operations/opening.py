@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from cbfsconnect.engine import access
+from cbfsconnect.engine import access, access_time
 from cbfsconnect.engine.content import set_size
 from cbfsconnect.engine.deletion import is_hidden
 from cbfsconnect.engine.nodes import Directory
@@ -60,6 +60,8 @@ def flush(engine: Engine, worker: Worker, request: Request) -> Reply:
         engine.locks.release_owner(handle, lock_owner)
         if node.told is not None:
             repeat_times(engine, node, handle)
+        if node.accessed is not None and not handle.flags & access_time.NOT_READ:
+            access_time.note_access(engine, node, handle)
         return engine.handles.flush(handle) or wire.empty(request.unique)
     finally:
         engine.order.leave(node.id)
