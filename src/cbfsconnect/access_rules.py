@@ -20,6 +20,7 @@ from cbfsconnect.processes import (
     Unseen,
     facts_of,
     identity_of,
+    is_at_home,
     running,
 )
 
@@ -65,14 +66,21 @@ class AccessRule:
 
     def is_about_program(self, thread: int) -> bool | None:
         """Whether it names what the thread's process runs; raises `Unseen`."""
-        return self.is_about_file(running(thread)) if self.name else False
+        return self.is_run_by(thread, running(thread)) if self.name else False
+
+    def is_run_by(self, thread: int, file: Executable) -> bool | None:
+        """Whether it names the file that the thread's process says it runs. A grant wants proof
+        that it does."""
+        found = self.is_about_file(file)
+        return None if found and not self.is_denial and not is_at_home(thread) else found
 
     def is_about_file(self, file: Executable) -> bool | None:
         """Whether it names this file. None: one of the same path only, which is no proof. It may
         have been replaced, or the process has another view of the tree."""
         if not self.is_own(self._real):
+            # Links are not followed now: they could lead to the drive, which would ask itself.
             with contextlib.suppress(OSError):
-                if identity_of(self.name) == (file.device, file.inode):
+                if identity_of(self._real, follow=False) == (file.device, file.inode):
                     return True
         path = file.path.removesuffix(" (deleted)")
         return None if path in (self.name, self._real) else False
@@ -162,6 +170,10 @@ class AccessRules:
 
     def abandon(self) -> None:
         """In a forked child: the rules are the parent's."""
+        for rule in [*self.granted, *self.denied]:
+            rule.close()
+        for verdict in self._verdicts.values():
+            verdict.close()
         self._lineage.abandon()
 
     def access_of(self, thread: int) -> int:
@@ -225,7 +237,7 @@ class AccessRules:
             return True
         if rule.process_id:
             return rule.is_about_process(who.process)
-        return rule.is_about_file(file) if file is not None else None
+        return rule.is_run_by(who.thread, file) if file is not None else None
 
     def _file_of(self, who: ProcessFacts) -> Executable | None:
         if not self._by_name:

@@ -18,6 +18,7 @@ _PF_KTHREAD = 0x00200000
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _AT_FDCWD = -100
 _AT_STATX_DONT_SYNC = 0x4000
+_AT_SYMLINK_NOFOLLOW = 0x100
 _STATX_INO = 0x100
 _INO_AT, _DEVICE_AT = 32, 136
 _NUMBER, _DEVICE = struct.Struct("=Q"), struct.Struct("=II")
@@ -124,6 +125,17 @@ class Unseen(Exception):
     """What a process runs cannot be found out: it may be anything."""
 
 
+def is_at_home(thread: int) -> bool:
+    """Whether a thread's process is in the same user namespace as this one, and shows it.
+
+    Who makes a user namespace may there say of itself that it runs another file (PR_SET_MM_MAP).
+    """
+    try:
+        return os.readlink(f"/proc/{thread}/ns/user") == os.readlink("/proc/self/ns/user")
+    except OSError:
+        return False
+
+
 def running(thread: int) -> Executable:
     """What a thread's process runs; raises `Unseen`.
 
@@ -138,14 +150,15 @@ def running(thread: int) -> Executable:
     return Executable(path, device, inode)
 
 
-def identity_of(path: str) -> tuple[tuple[int, int], int]:
-    """Device and inode of a file, links followed; raises `OSError`.
+def identity_of(path: str, follow: bool = True) -> tuple[tuple[int, int], int]:
+    """Device and inode of a file, or of a link itself unless to `follow`; raises `OSError`.
 
     The kernel answers out of what it knows (AT_STATX_DONT_SYNC). The file may lie on the very drive
     whose request is being served, which could not answer.
     """
     buffer = ctypes.create_string_buffer(256)
-    if _statx(_AT_FDCWD, os.fsencode(path), _AT_STATX_DONT_SYNC, _STATX_INO, buffer):
+    flags = _AT_STATX_DONT_SYNC if follow else _AT_STATX_DONT_SYNC | _AT_SYMLINK_NOFOLLOW
+    if _statx(_AT_FDCWD, os.fsencode(path), flags, _STATX_INO, buffer):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
     return _DEVICE.unpack_from(buffer, _DEVICE_AT), _NUMBER.unpack_from(buffer, _INO_AT)[0]
 

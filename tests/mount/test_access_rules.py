@@ -287,6 +287,19 @@ def test_the_library_of_system_calls_finds_no_cached_attributes(
     assert other.run(ask, at=restricted.at) == errno.EACCES
 
 
+def test_refused_looks_take_nothing_away_without_default_permissions(
+    mount: Mounting, client: Client, other: Client
+) -> None:
+    """Then the kernel does not ask for attributes on its way, and could forget the names."""
+    restricted = Restricted(mount, config={"DefaultPermissions": False})
+    restricted.grant(client.pid)
+    client.run("os.chdir(at + '/dir')", at=restricted.at)
+    for look in ("os.stat(at + '/dir/file')", "os.stat(at + '/missing')", "os.listdir(at)"):
+        with pytest.raises(OSError, match=r"Errno (12|13)"):
+            other.run(look, at=restricted.at)
+    assert client.call("os.getcwd()") == restricted.at + "/dir"
+
+
 def test_a_process_that_is_denied_later_finds_nothing_in_its_own_cache(
     restricted: Restricted, client: Client
 ) -> None:
@@ -683,6 +696,28 @@ def test_another_view_of_the_tree_makes_no_program_of_another(restricted: Restri
     restricted.cbfs.add_granted_process(CAT, 0, False, STG_DACCESS_READ)
     assert outcome("unshare", "-m", "sh", "-c", shown) == REFUSED
     assert outcome("unshare", "-m", CAT, restricted.at + "/file") == "content"
+
+
+def test_who_could_lie_about_its_program_is_granted_nothing(restricted: Restricted) -> None:
+    """In a user namespace of its own a process may say that it runs another file."""
+    ask = ("unshare", "-r", CAT, restricted.at + "/file")
+    assert outcome(*ask) == "content", "no user namespaces here"
+    restricted.cbfs.add_granted_process(CAT, 0, False, STG_DACCESS_READ)
+    assert outcome(*ask) == REFUSED
+    assert outcome(CAT, restricted.at + "/file") == "content"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes other namespaces")
+def test_a_pid_namespace_hides_nobody(restricted: Restricted, client: Client) -> None:
+    ask = ("unshare", "-pf", "--mount-proc", CAT, restricted.at + "/file")
+    assert outcome(*ask) == "content"
+    restricted.cbfs.add_denied_process(CAT, 0, False, STG_DACCESS_READ)
+    assert outcome(*ask) == REFUSED
+    below = "subprocess.check_output(['unshare', '-pf', 'head', at + '/file'])"
+    assert restricted.may(client, below)
+    restricted.deny(client.pid, children=True)
+    with pytest.raises(AssertionError, match="CalledProcessError"):
+        restricted.may(client, below)
 
 
 @pytest.mark.usefixtures("descent")

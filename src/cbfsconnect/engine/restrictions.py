@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from cbfsconnect import constants as c
 from cbfsconnect import control_layout as layout
+from cbfsconnect.engine.nodes import Directory
 from cbfsconnect.engine.operations import OPERATIONS, Operation
+from cbfsconnect.engine.operations.table import text
 from cbfsconnect.engine.volume_names import FS_IOC_SETFSLABEL
 from cbfsconnect.fuse import abi
 from cbfsconnect.fuse.abi import Opcode
@@ -70,10 +72,25 @@ def _guard(operation: Operation, needs: int | Callable[[Request], int], judge: J
         if needed != BY_HANDLE:
             access = judge.access_of(request.pid)
             if not access or access & needed != needed:
-                return errno.EACCES
+                return _refusal(engine, request)
         return operation(engine, worker, request)
 
     return serve
+
+
+def _refusal(engine: Engine, request: Request) -> int:
+    """EACCES, unless the kernel looks a name up again that others may be at.
+
+    It would take the refusal for the end of the name: those who work in that directory would lose
+    it, and what is mounted there would be taken away. Only for ENOMEM and EINTR it keeps the name.
+    It asks for attributes before, and is refused then, except without the setting
+    DefaultPermissions, or when a rule is added in between.
+    """
+    if request.opcode == Opcode.LOOKUP:
+        parent = engine.nodes.get(request.nodeid)
+        if isinstance(parent, Directory) and parent.spelled(text(request.name)) in parent.children:
+            return errno.ENOMEM
+    return errno.EACCES
 
 
 def _of_open(request: Request) -> int:
