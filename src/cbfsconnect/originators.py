@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from cbfsconnect.engine.engine import Engine
 from cbfsconnect.errors import ERROR_INVALID_STATE, CBFSConnectError
 from cbfsconnect.event_thread import EventThread
 from cbfsconnect.fuse.abi import WRITE_CACHE, Opcode
-from cbfsconnect.processes import INVALID_HANDLE, executable_of, token_of
+from cbfsconnect.processes import INVALID_HANDLE, executable_of, token_of, was_there
 from cbfsconnect.public_properties import PublicProperties
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Originators(PublicProperties):
     def get_handle_creator_process_name(self, handle_info: int) -> str:
         """The program that opened the handle; "" when that cannot be found out."""
         process = self.get_handle_creator_process_id(handle_info)
-        return executable_of(process) if process else ""
+        name = executable_of(process) if process else ""
+        return name if name and self._is_creator(handle_info, process) else ""
 
     def get_handle_creator_thread_id(self, handle_info: int) -> int:
         """The thread that opened the handle; 0 when `handle_info` stands for none."""
@@ -75,7 +77,11 @@ class Originators(PublicProperties):
     def get_handle_creator_token(self, handle_info: int) -> int:
         """A pidfd of the process that opened the handle, the caller's to close; -1: none."""
         process = self.get_handle_creator_process_id(handle_info)
-        return token_of(process) if process else INVALID_HANDLE
+        token = token_of(process) if process else INVALID_HANDLE
+        if token == INVALID_HANDLE or self._is_creator(handle_info, process):
+            return token
+        os.close(token)
+        return INVALID_HANDLE
 
     def reset_timeout(self, timeout: int) -> bool:
         """Give the current handler `timeout` milliseconds from now on; 0: as long as it likes."""
@@ -110,6 +116,11 @@ class Originators(PublicProperties):
             )
         engine = self._engine
         return engine.handles.get(handle_info) if engine is not None else None
+
+    def _is_creator(self, handle_info: int, process: int) -> bool:
+        """Whether the process with this number is still the one that opened the handle."""
+        handle = self._creator(handle_info)
+        return handle is not None and (not handle.opened or was_there(process, handle.opened))
 
     # --- threads -------------------------------------------------------------------------------
 

@@ -76,6 +76,12 @@ def facts_of(thread: int) -> ProcessFacts | None:
     return ProcessFacts(process, thread, parent, group, session, start, kernel)
 
 
+def was_there(process: int, boot_time_ns: int) -> bool:
+    """Whether the process that has this number now had it then; to a hundredth of a second."""
+    facts = facts_of(process)
+    return facts is not None and facts.start <= ticks_of(boot_time_ns)
+
+
 def all_processes() -> list[ProcessFacts]:
     """Every process that is there now, in the order of their ids."""
     ids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())

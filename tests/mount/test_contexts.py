@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -516,6 +518,54 @@ def test_it_may_only_be_asked_inside_handlers(mount: Mounting, client: Client) -
     at = mount(record).mountpoint
     client.run("os.open(at + '/x', os.O_RDONLY)", at=at)
     assert [error.code for error in found] == [c.ERROR_INVALID_STATE] * 8
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root says which number comes next")
+def test_a_later_process_with_its_number_is_not_the_creator(
+    mount: Mounting, clients: Clients, tmp_path: Path
+) -> None:
+    """The creator hands its descriptor over and ends; then somebody else gets its number."""
+    drive = Asking(x=b"data")
+    record = Recorder(drive)
+    record.before["on_cleanup_file"] = lambda p: drive.ask("on_cleanup_file", p)
+    at = mount(record, fire_all_open_close_events=True).mountpoint
+    opener, heir = clients(), clients()
+    path = str(tmp_path / "socket")
+    opener.start(
+        """
+        import socket
+        server = socket.socket(socket.AF_UNIX); server.bind(path); server.listen()
+        socket.send_fds(server.accept()[0], [b'x'], [os.open(at + '/x', os.O_RDONLY)])
+        """,
+        at=at,
+        path=path,
+    )
+    heir.run(
+        """
+        import socket
+        while not os.path.exists(path): time.sleep(0.01)
+        peer = socket.socket(socket.AF_UNIX); peer.connect(path)
+        fd = socket.recv_fds(peer, 1, 1)[1][0]
+        """,
+        path=path,
+    )
+    opener.finish()
+    opener.kill()
+    for _ in range(200):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(opener.pid - 1))
+        with subprocess.Popen(["sleep", "100"]) as later:
+            try:
+                if later.pid == opener.pid:
+                    heir.run("os.close(fd)")
+                    break
+            finally:
+                later.kill()
+    else:
+        pytest.skip("other processes took the number each time")
+    record.wait_for("on_close_file")
+    assert drive.creators["on_cleanup_file"] == (opener.pid, "", opener.pid)
+    assert drive.tokens["on_cleanup_file"][0] == -1
+    assert drive.originators["on_cleanup_file"][0] == heir.pid
 
 
 def test_a_handle_that_is_none(mount: Mounting, client: Client) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from cbfsconnect.engine.access import SHARE_ALL, Access
@@ -63,7 +64,8 @@ class OpenState:
 
 
 class Handle:
-    """One open of an item. `process` is the id the kernel gave: that of the opening thread.
+    """One open of an item, by a thread of a process. `process` is 0 where nobody asked in time;
+    `opened` is then 0 too, else nanoseconds since the machine started.
 
     `flags` are those of open(2); O_PATH for a handle that the library opened for a request.
     """
@@ -78,6 +80,7 @@ class Handle:
         "listing",
         "locks",
         "node",
+        "opened",
         "process",
         "state",
         "thread",
@@ -97,6 +100,7 @@ class Handle:
         self.answers: dict[int, bytes] | None = None
         self.thread = request.pid
         self.process = 0
+        self.opened = 0
         self.uid = request.uid
 
 
@@ -165,6 +169,7 @@ class HandleTable:
         if self._fire_all:
             # Asked later, the process may be gone and its id with it.
             handle.process = self._engine.process_of(request.pid)
+            handle.opened = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return handle
 
     def count(self, handle: Handle) -> None:
