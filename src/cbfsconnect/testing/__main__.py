@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cbfsconnect.testing.registry import CHECKS
-from cbfsconnect.testing.report import LEGEND, Outcome, Report, Result
+from cbfsconnect.testing.report import Outcome, Result
 from cbfsconnect.testing.running import check_drive, choose
 
 
@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name the drive: MODULE:FACTORY, or FILE.py:FACTORY")
 
     def show(result: Result) -> None:
-        if not given.quiet or result.outcome is Outcome.FAILED:
+        if result.outcome is Outcome.FAILED or (
+            result.outcome is Outcome.PASSED and not given.quiet
+        ):
             print(result, flush=True)
 
     try:
@@ -48,13 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         timeout=given.timeout,
         progress=show,
     )
-    print(report.summary() if report.ok else _end(report))
+    print("\n".join(report.end(legend=not report.ok, everything=not given.quiet)).lstrip("\n"))
     return 0 if report.ok else 1
-
-
-def _end(report: Report) -> str:
-    names = "\n".join(f"    {result.name}: {result.title}" for result in report.failed)
-    return f"\n{LEGEND}\n\nfailed:\n{names}\n{report.summary()}"
 
 
 def load(name: str) -> Callable[..., Any]:

@@ -51,10 +51,21 @@ _SKIPPED = {
     "last_write_time",
     "change_time",
 }
-_ALWAYS = {"file_name", "position", "size", "bytes_to_read", "bytes_to_write", "restart"}
+_ALWAYS = {"file_name", "position", "size", "bytes_to_read", "bytes_to_write"}
 _ANSWERS = {"file_exists", "file_found", "bytes_read", "bytes_written"}
+_FILLING = ("on_read_file", "on_get_reparse_point")
+_INFORMING = ("on_get_file_info", "on_enumerate_directory")
+_DETAILS = {
+    "last_access_time_ns",
+    "last_write_time_ns",
+    "file_id",
+    "attributes",
+    "reparse_tag",
+    "uid",
+    "gid",
+}
 _OPENING = ("on_open_file", "on_create_file")
-_MOST_DATA, _LONGEST, _LONGEST_PATH = 48, 70, 200
+_MOST_DATA, _LONGEST, _LONGEST_PATH = 24, 70, 200
 
 
 @dataclass(eq=False)
@@ -83,7 +94,12 @@ class Fired:
 
     def __str__(self) -> str:
         """In one line: what was asked, what came of it."""
-        return f"{self.name}({', '.join(self._asked())}) → {self._outcome()}"
+        return self.text(everything=True)
+
+    def text(self, *, everything: bool) -> str:
+        """In one line; with `everything` False without times and numbers of items."""
+        unsaid = set() if everything or self.name not in _INFORMING else _DETAILS
+        return f"{self.name}({', '.join(self._asked())}) → {self._outcome(unsaid)}"
 
     def _asked(self) -> list[str]:
         words = []
@@ -91,11 +107,13 @@ class Fired:
             value = self.given.get(name)
             if direction is Direction.OUT or name in _HIDDEN:
                 continue
+            if isinstance(value, _Data) and self.name in _FILLING:
+                continue
             if name in _ALWAYS or value not in (None, 0, "", False):
                 words.append(_word(name, value))
         return words
 
-    def _outcome(self) -> str:
+    def _outcome(self, unsaid: set[str]) -> str:
         if self.error is not None:
             return f"raised {_short(repr(self.error), 100)}"
         if self.left is None:
@@ -106,7 +124,7 @@ class Fired:
             if isinstance(value, _Data) and self.left.get("bytes_read"):
                 words.append(_word(name, _Data(value.start, self.left["bytes_read"])))
             changed = value != self.given.get(name) or name in _ANSWERS
-            if direction is not Direction.IN and changed and name not in _HIDDEN:
+            if direction is not Direction.IN and changed and name not in _HIDDEN | unsaid:
                 words.append(_word(name, value))
         return ", ".join(words) or ("ok" if self.handled else "ok (no handler)")
 
@@ -227,6 +245,7 @@ class Recording:
             def only_record(params: EventParams) -> None:
                 self._end(name, self._begin(name, params, handled=False), params)
 
+            only_record.__name__ = name
             return only_record
         if inspect.iscoroutinefunction(handler):
 
@@ -240,6 +259,7 @@ class Recording:
                 self._end(name, fired, params)
                 return answer
 
+            record_coroutine.__name__ = name
             return record_coroutine
 
         def record(params: EventParams) -> Any:
@@ -252,6 +272,7 @@ class Recording:
             self._end(name, fired, params)
             return answer
 
+        record.__name__ = name  # which the library names in its log
         return record
 
 

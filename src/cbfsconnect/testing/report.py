@@ -6,11 +6,19 @@ import enum
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 LEGEND = """\
 The lines after "did" are Python, run by another process in a directory of the drive;
 write(path, data) and read(path) open, write or read, and close. The events are those
 that fired meanwhile: parameters → what the handler left."""
+
+
+_INDENT: dict[str, Any] = {
+    "initial_indent": "      ",
+    "subsequent_indent": "      ",
+    "break_long_words": False,
+}
 
 
 class Outcome(enum.Enum):
@@ -81,11 +89,23 @@ class Report:
 
     def text(self, *, everything: bool = True) -> str:
         """The report; with `everything` False only failures and the sum."""
-        shown = self.results if everything else self.failed
+        shown = self.passed + self.failed if everything else self.failed
         lines = [str(result) for result in shown]
-        if self.failed:
-            lines.append(LEGEND)
-        return "\n".join([*lines, self.summary()])
+        lines += self.end(legend=bool(self.failed), everything=everything)
+        return "\n".join(lines)
+
+    def end(self, *, legend: bool, everything: bool) -> list[str]:
+        """What comes after the single results: what is not supported and why, and the sum."""
+        lines = ["", LEGEND] if legend else []
+        reasons = dict[str, list[str]]()
+        for result in self.not_supported if everything else []:
+            reasons.setdefault(result.message, []).append(result.name)
+        if reasons:
+            lines += ["", "not supported by this drive, and so not checked:"]
+        for reason, names in reasons.items():
+            lines.append(f"  {reason}:")
+            lines.append(textwrap.fill(", ".join(names), 88, **_INDENT))
+        return [*lines, "", self.summary()]
 
     def summary(self) -> str:
         """The sum, in one line."""

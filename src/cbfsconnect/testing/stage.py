@@ -94,6 +94,7 @@ class Stage:
             client.begin()
             trial = Trial(self.source, drive, recording, client, self.check.rule, self.check.hint)
             try:
+                trial.details = self.check.name.startswith("attributes.")
                 trial.settle_in()
                 yield trial
             finally:

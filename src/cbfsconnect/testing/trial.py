@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import textwrap
 import time
 from collections.abc import Callable
@@ -40,9 +41,12 @@ def write(path, data=b"", mode=0o666):
 def read(path):
     fd = os.open(path, os.O_RDONLY)
     try:
-        parts = []
+        most, parts = os.fstat(fd).st_size + (1 << 20), []
         while part := os.read(fd, 1 << 17):
             parts.append(part)
+            most -= len(part)
+            if most < 0:
+                break  # a file that does not end where stat says, if it ends at all
         return b"".join(parts)
     finally:
         os.close(fd)
@@ -159,10 +163,18 @@ class Actor:
         try:
             self.attempt(code, **names)
         except OSError as error:
-            if errno.errorcode.get(error.errno or 0) not in errors:
+            if error.errno not in {getattr(errno, name) for name in errors}:
                 self._trial.fail(expected, _told(error), rule, hint)
         else:
             self._trial.fail(expected, "success", rule, hint)
+
+    def ends_well(self, *, rule: str = "", hint: str = "") -> Any:
+        """Wait for what was started, which must succeed."""
+        self._trial.note(self._label, "# goes on", {}, since=False)
+        try:
+            return self.finish()
+        except OSError as error:
+            self._trial.fail("success", _told(error), rule, hint)
 
     def kill(self) -> None:
         """End the process by SIGKILL."""
@@ -175,7 +187,7 @@ class Actor:
             self.attempt(code, **names)
         except OSError as error:
             if error.errno in REFUSALS:
-                name = errno.errorcode[error.errno]
+                name = _name_of(error)
                 raise NotSupported(f"the drive refuses {what} with {name}") from None
             self._trial.fail("success", _told(error), "", "")
 
@@ -204,6 +216,7 @@ class Trial(Actor):
         self.shown = ""
         self.directory = drive.mountpoint
         self.stuck = False
+        self.details = False
         self.forgotten: list[Fired] = []
         self.stack = ExitStack()
         self._steps: list[tuple[str, str]] = []
@@ -263,15 +276,18 @@ class Trial(Actor):
         client.run(TOOLS + "\nos.chdir(at)", at=self.directory)
         return Actor(self, client, f"[process {self._actors}] ")
 
-    def note(self, label: str, code: str, names: dict[str, Any]) -> None:
+    def note(self, label: str, code: str, names: dict[str, Any], *, since: bool = True) -> None:
         """Note what is done next."""
         code = textwrap.dedent(code).strip()
-        if self.shown and code == f"result = {self.shown}":
+        looks = bool(self.shown) and code == f"result = {self.shown}"
+        if looks:
             code = self.shown
         self.shown = ""
         used = [f"{k} = {_shortened(v)}" for k, v in names.items() if len(k) > 1 or k.isupper()]
         self._steps.append((label, "\n".join([*used, code])))
-        self._since = len(self.recording.fired)
+        # Who only looks wants to know what the handlers did before.
+        if since and not looks:
+            self._since = len(self.recording.fired)
 
     def fail(self, expected: str, came: str, rule: str = "", hint: str = "") -> Any:
         """Raise the failure of the last step."""
@@ -325,18 +341,34 @@ class Trial(Actor):
         return "\n".join(left_out + steps[-_MOST_STEPS:])
 
     def _events(self) -> str:
-        return list_events(self.recording.fired[self._since :])
+        here = self.directory.removeprefix(self.drive.mountpoint) or "/"
+        fired = [f for f in self.recording.fired[self._since :] if not _is_way(f, here)]
+        return list_events(fired, everything=self.details)
 
 
-def list_events(fired: list[Fired]) -> str:
+def _is_way(fired: Fired, here: str) -> bool:
+    """Whether an event only tells that the directory of the check is there still."""
+    asked = fired.name == "on_get_file_info" and fired.path in ("/", here)
+    return asked and fired.succeeded and bool(fired.left and fired.left["file_exists"])
+
+
+def list_events(fired: list[Fired], *, everything: bool = True) -> str:
     """Events, one in a line."""
-    lines = [str(f) for f in fired]
+    lines = list[str]()
+    for name, group in itertools.groupby(fired, lambda f: f.name):
+        run = list(group)
+        told = [f for f in run if f in run[:3] or f is run[-1] or f.error is not None]
+        lines += [f.text(everything=everything) for f in told]
+        if len(told) < len(run):
+            lines.insert(-1, f"… ({len(run) - len(told)} more {name})")
     if len(lines) > _MOST_EVENTS:
         half = _MOST_EVENTS // 2
-        lines[half:-half] = [f"… ({len(lines) - 2 * half} more)"]
+        failed = [line for line in lines[half:-half] if "→ raised" in line][:5]
+        left_out = len(lines) - 2 * half - len(failed)
+        lines[half:-half] = [f"… ({left_out} lines more)", *failed]
     for event in fired:
         if event.error is not None and not isinstance(event.error, OSError):
-            lines.append(f"    the exception came from {place_of(event.error)}")
+            lines.append(f"    {event.error!r} came from {place_of(event.error)}")
     return "\n".join(lines) or "none: the kernel answered from what it knew"
 
 
@@ -377,5 +409,11 @@ def _shortened(value: Any) -> str:
 
 
 def _told(error: OSError) -> str:
-    name = errno.errorcode.get(error.errno or 0, "?")
-    return f"OSError {name}: {error.strerror}"
+    return f"OSError {_name_of(error)}: {error.strerror}"
+
+
+def _name_of(error: OSError) -> str:
+    """The name of its errno that manual pages use; some have two."""
+    number = error.errno or 0
+    usual = {errno.EDEADLK: "EDEADLK", errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EAGAIN: "EAGAIN"}
+    return usual.get(number) or errno.errorcode.get(number, "?")

@@ -152,8 +152,9 @@ def changing(t: Trial) -> None:
     """A listing that is interrupted by changes."""
     t(
         """
-        stays = {f"this one stays where it is, number {i}" for i in range(200)}
-        goes = [f"this one goes away, number {i}" for i in range(200)]
+        length = min(150, os.statvfs(".").f_namemax)  # so that a listing takes several requests
+        stays = {f"this one stays where it is, number {i} ".ljust(length, "-") for i in range(200)}
+        goes = [f"this one goes away, number {i} ".ljust(length, "-") for i in range(200)]
         for name in [n for pair in zip(sorted(stays), goes) for n in pair]:
             os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
         """

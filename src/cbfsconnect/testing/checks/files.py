@@ -125,14 +125,14 @@ def append(t: Trial) -> None:
 )
 def exclusive(t: Trial) -> None:
     """Making what is there already."""
-    t(
-        "os.close(os.open('file', os.O_CREAT | os.O_EXCL | os.O_WRONLY))",
-        hint="on_create_file fails for a new name: EEXIST belongs to names that are there.",
-    )
     t("write('file', b'content')")
     t.fails("os.open('file', os.O_CREAT | os.O_EXCL | os.O_WRONLY)", "EEXIST")
     t("os.close(os.open('file', os.O_CREAT | os.O_WRONLY))")
     t.equal("read('file')", b"content", rule="open(2), O_CREAT alone leaves an existing file.")
+    t(
+        "os.close(os.open('new', os.O_CREAT | os.O_EXCL | os.O_WRONLY))",
+        hint="on_create_file fails for a new name: EEXIST belongs to names that are there.",
+    )
 
 
 @check(

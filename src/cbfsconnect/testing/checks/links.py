@@ -63,7 +63,8 @@ def symbolic(t: Trial) -> None:
     """Targets that exist, and some that do not."""
     t("write('file', b'found')")
     t.probe("os.symlink('file', 'link')", "symbolic links")
-    t.equal("os.readlink('link'), read('link')", ("file", b"found"))
+    t.equal("os.readlink('link')", "file")
+    t.equal("read('link')", b"found")
     t.equal("os.path.islink('link'), os.lstat('link').st_size", (True, 4))
     t.fails("os.symlink('other', 'link')", "EEXIST")
     for target in ("nowhere/at all", "/absolute", "../ü \n", "x" * 1000):

@@ -102,7 +102,7 @@ def waiting(t: Trial) -> None:
     t("fcntl.lockf(fd, fcntl.LOCK_EX, 10, 0)")
     other.start("fcntl.lockf(fd, fcntl.LOCK_EX, 10, 0); result = 'got it'")
     t("fcntl.lockf(fd, fcntl.LOCK_UN, 10, 0)")
-    other.finish()
+    other.ends_well()
     t.fails("fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)", "EAGAIN", "EACCES")
 
 
@@ -127,37 +127,26 @@ def whole_file(t: Trial) -> None:
 
 
 @check(
-    "locks.balanced",
-    "all that was locked is unlocked when the drive is unmounted",
+    "locks.unmounted",
+    "what was locked at an unmount is free in the next mount",
     "write",
     "locks",
-    rule="The contract of on_unlock_file: each range that is held comes when its process is done.",
+    rule="The contract of on_unlock_file: each range that is held comes when the drive ends.",
     hint=_UNLOCK_HINT,
+    mounts=False,
 )
-def balanced(t: Trial) -> None:
-    """Locks that nobody gives up by himself."""
-    _both(t)
-    t("write('file', b'x' * 100); fd = os.open('file', os.O_RDWR)")
-    t("fcntl.lockf(fd, fcntl.LOCK_EX, 10, 0); fcntl.lockf(fd, fcntl.LOCK_SH, 10, 20)")
-    taken = [f for f in t.recording.fired if f.name == "on_lock_file"]
-    t("os.close(fd)")
-    t.wait_until(lambda: t.recording.count("on_unlock_file") >= 1)
-    given_up = [f for f in t.recording.fired if f.name == "on_unlock_file"]
-    left = [
-        f
-        for f in taken
-        if not any(
-            u.given["length"] == -1
-            or (
-                u.given["byte_offset"] <= f.given["byte_offset"]
-                and f.given["byte_offset"] + f.given["length"]
-                <= u.given["byte_offset"] + u.given["length"]
-            )
-            for u in given_up
-        )
-    ]
-    if left:
-        t.fail("on_unlock_file of each range", f"none of {[str(f) for f in left]}")
+def unmounted(s: Stage) -> None:
+    """A lock that nobody gives up."""
+    lock = "fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)"
+    with s.made() as made:
+        with s.mounted(made) as t:
+            _both(t)
+            t("os.chdir(at); write('locked', b'x' * 100)", at=s.point)
+            t(f"fd = os.open('locked', os.O_RDWR); {lock}")
+        with s.mounted(made) as t:
+            t("# unmounted while it was locked; mounted again\nos.chdir(at)", at=s.point)
+            t("fd = os.open('locked', os.O_RDWR)")
+            t(lock)
 
 
 @check(
