@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from cbfsconnect.errors import ERROR_NO_MORE_FILES
 from cbfsconnect.engine.nodes import Directory
+from cbfsconnect.errors import ERROR_NO_MORE_FILES
 from cbfsconnect.events import (
     CBFSCloseDirectoryEnumerationEventParams,
     CBFSEnumerateDirectoryEventParams,
