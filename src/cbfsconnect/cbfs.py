@@ -47,6 +47,7 @@ from cbfsconnect.fuse.transport import DeviceTransport
 from cbfsconnect.later import LaterEditions
 from cbfsconnect.opened_files import OpenedFiles, OpenedFilesGetters
 from cbfsconnect.points import MountingPoint, check_flags
+from cbfsconnect.routes import Routes
 from cbfsconnect.settings import Settings
 from cbfsconnect.system import System
 from cbfsconnect.volume import check_volume, features_of, fire_volume_event, options_of
@@ -64,7 +65,7 @@ _RELEASED_WITHIN_S = 1.0
 """The kernel tells of a closed file a moment later; so long a file may seem to be open still."""
 
 
-class CBFS(AccessRuleMembers, OpenedFilesGetters, System, LaterEditions):
+class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions):
     """One virtual filesystem, served by handlers that are assigned to its `on_…` attributes.
 
     Methods and properties raise `CBFSConnectError`, whose `code` is a Win32 error number. Those
@@ -517,7 +518,7 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, System, LaterEditions):
     # --- media ---------------------------------------------------------------------------------
 
     def _new_engine(self) -> Engine:
-        return Engine(
+        engine = Engine(
             self._handlers,
             options_of(self),
             self._send,
@@ -525,6 +526,8 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, System, LaterEditions):
             self._has_mounts_inside,
             self._rules if self.process_restrictions_enabled else None,
         )
+        self._route_from_cache(engine)
+        return engine
 
     def _has_mounts_inside(self) -> bool:
         inside = tuple(point.path.rstrip("/") + "/" for point in self._points)

@@ -228,6 +228,14 @@ class Settings:
         "Linux. Programs may use system.ntfs_attrib, system.ntfs_times and system.ntfs_crtime. "
         "Where a property needs extended attributes they may anyhow.",
     )
+    route_method: str = _setting(
+        "auto",
+        ChangeRule.ACTIVE,
+        "Linux. How data of routed files is moved: auto lets the kernel do it as root where it is "
+        "seen that the drive will route; passthrough takes that for granted; positioned reads and "
+        "writes for the kernel.",
+        _one_of("auto", "passthrough", "positioned"),
+    )
     fire_set_file_size_on_write: bool = _setting(
         True,
         ChangeRule.STORAGE,

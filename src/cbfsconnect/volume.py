@@ -69,6 +69,8 @@ def options_of(cbfs: CBFS) -> Options:
         posix_delete=settings.posix_delete,
         support_exchange=settings.support_exchange,
         fast_rename=settings.fast_rename_move,
+        routes=cbfs._is_routing(),
+        passthrough=settings.route_method != "positioned" and os.geteuid() == 0,
         unlock_all=settings.support_unlock_all_requests,
         separator=settings.path_separator,
         stream_separator=settings.stream_separator,
@@ -91,6 +93,8 @@ def features_of(on: HandlerTable, options: Options) -> InitFlag:
         features |= InitFlag.CACHE_SYMLINKS
     if options.stable_ids and on.on_get_file_name_by_file_id is not None:
         features |= InitFlag.EXPORT_SUPPORT
+    if options.routes and options.passthrough:
+        features |= InitFlag.PASSTHROUGH
     if on.on_lock_file is not None:
         features |= InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS
     return features

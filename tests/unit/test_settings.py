@@ -28,6 +28,7 @@ DEFAULTS = {
     "MetadataCacheTimeout": "1.0",
     "StreamSeparator": ":",
     "StreamsInterface": "xattr",
+    "RouteMethod": "auto",
     "NtfsAttributes": "False",
     "FireSetFileSizeOnWrite": "True",
     "PosixDelete": "False",
@@ -45,6 +46,7 @@ OTHER_VALUE = {
     "PathSeparator": "\\",
     "StreamSeparator": "|",
     "StreamsInterface": "both",
+    "RouteMethod": "positioned",
     "MetadataCacheTimeout": "2.5",
     "MountSource": "my drive, really",
 }

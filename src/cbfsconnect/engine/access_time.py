@@ -44,6 +44,8 @@ def note_access(engine: Engine, node: Node, handle: Handle) -> None:
         return
     if engine.on.on_set_file_attributes is None:
         return
+    if engine.routing is not None and engine.routing.hides(handle.state):
+        return  # the local file has such a time of its own
     info = engine.info(node.path, node)
     if isinstance(info, int) or info.last_access_time_ns is None:
         return

@@ -101,6 +101,8 @@ def write_cached(
 
 def set_size(engine: Engine, node: Node, handle: Handle, size: int, cached: bool = False) -> int:
     """Fire `on_set_file_size`; 0 or an errno. `cached` as in `write_from`."""
+    if engine.routing is not None and (local := engine.routing.set_size(handle, size)) is not None:
+        return local
     handler = engine.on.on_set_file_size
     if handler is None:
         return errno.EROFS if engine.on.on_write_file is None else errno.EOPNOTSUPP
@@ -126,7 +128,7 @@ def set_size(engine: Engine, node: Node, handle: Handle, size: int, cached: bool
 def size_of(engine: Engine, node: Node, handle: Handle) -> int:
     """The file's size as the drive has it; an errno below 0."""
     state = handle.state
-    if state.size is None:
+    if state.size is None or (engine.routing is not None and engine.routing.hides(state)):
         params = engine.info(node.path, node)
         if isinstance(params, int):
             return -params

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
     from cbfsconnect.engine.handles import Handle
     from cbfsconnect.engine.nodes import Node
+    from cbfsconnect.engine.routing import Routing
     from cbfsconnect.fuse.wire import Request
 
 
@@ -58,6 +59,8 @@ class Deletion:
         handle = engine.handles.open(node, access.DELETE[which(node)], request)
         if isinstance(handle, int):
             return handle
+        if engine.routing is not None and engine.routing.removes_locally(node):
+            return self._remove_local(engine.routing, node, parent, name, handle)
         error = self._may_be_deleted(node, handle)
         if not error and isinstance(node, Directory):
             error = self._move_hidden_out(node)
@@ -87,6 +90,8 @@ class Deletion:
         state = node.open
         if state is None or self._options.posix_delete or self._has_other_links(node, node.path):
             return 0
+        if self._engine.routing is not None and self._engine.routing.replaces_locally(node):
+            return 0
         error = self._rename_away(node, node.parent)
         if not error:
             state.deleted = state.delete_on_close = True
@@ -97,6 +102,19 @@ class Deletion:
         state = node.open
         if state is not None and state.deleted and not self._rename(node, parent, name):
             state.deleted = state.delete_on_close = False
+
+    def _remove_local(
+        self, routing: Routing, node: Node, parent: Directory, name: str, handle: Handle
+    ) -> int:
+        """The local file of a routed item is deleted at once; who has it open goes on."""
+        error = 0
+        if isinstance(node, Directory) and self._options.use_directory_empty_check:
+            error = self._is_empty(node, handle)
+        error = error or routing.remove(node)
+        self._engine.handles.close(handle)
+        if not error:
+            self._engine.nodes.remove_name(parent, name)
+        return error
 
     def _remove_closed(self, node: Node, parent: Directory, name: str, handle: Handle) -> int:
         """Nobody else has it open: closing the request's own handle deletes it."""
@@ -149,6 +167,10 @@ class Deletion:
         return 0
 
     def _is_empty(self, node: Directory, handle: Handle) -> int:
+        routing = self._engine.routing
+        local = None if routing is None else routing.is_empty(node)
+        if local is not None:
+            return local
         handler = self._on.on_is_directory_empty
         if handler is None:
             return self._has_no_entry(handle)

@@ -41,8 +41,10 @@ from cbfsconnect.events import (
 from cbfsconnect.fuse import abi, wire
 
 if TYPE_CHECKING:
+    from cbfsconnect.engine.operations import Operation
     from cbfsconnect.engine.options import Options
     from cbfsconnect.engine.restrictions import Judge
+    from cbfsconnect.engine.routing import Routing
     from cbfsconnect.engine.workers import Worker
     from cbfsconnect.events import EventParams
 
@@ -78,10 +80,9 @@ class Engine:
         judge: Judge | None = None,
     ) -> None:
         from cbfsconnect.engine.operations import OPERATIONS
-        from cbfsconnect.engine.restrictions import guarded
 
-        # A drive without access rules pays nothing for them: it has another table.
-        self.operation_of = (OPERATIONS if judge is None else guarded(judge)).get
+        self._judge = judge
+        self._serve_by(OPERATIONS)
         self.on = on
         self.options = options
         self.send = send
@@ -96,6 +97,7 @@ class Engine:
         self.handles = HandleTable(self)
         self.deletion = Deletion(self)
         self.locks = LockTable(self)
+        self.routing: Routing | None = None
         self.link_pages = LinkPages()
         self.valid_s, self.valid_ns = _validity(options)
         self.reserved = options.reserved
@@ -103,6 +105,20 @@ class Engine:
         self.respells = self.folds or options.use_short_file_names
         self._stable_ids = options.stable_ids
         self.fsencode = os.fsencode
+
+    def _serve_by(self, table: dict[int, Operation]) -> None:
+        from cbfsconnect.engine.restrictions import guarded
+
+        # A drive without access rules pays nothing for them: it has another table.
+        self.operation_of = (table if self._judge is None else guarded(self._judge, table)).get
+
+    def route_by(self, routing: Routing) -> None:
+        """Serve by local files what is routed. A drive that does not route pays nothing for it."""
+        from cbfsconnect.engine.operations.routed import ROUTED_OPERATIONS
+
+        self.routing = self.handles.routing = routing
+        self.info = routing.info  # type: ignore[method-assign] # so nobody asks who need not
+        self._serve_by(ROUTED_OPERATIONS)
 
     def _bound_caches(self) -> None:
         options = self.options

@@ -17,6 +17,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from cbfsconnect import constants as c
 from cbfsconnect.engine.access import SHARE_ALL, Access
 from cbfsconnect.engine.nodes import Directory
 from cbfsconnect.events import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
     from cbfsconnect.engine.listing import Listing
     from cbfsconnect.engine.nodes import Node
+    from cbfsconnect.engine.routing import Routing
     from cbfsconnect.fuse.wire import Request
 
 
@@ -68,6 +70,7 @@ class Handle:
     `opened` is then 0 too, else nanoseconds since the machine started.
 
     `flags` are those of open(2); O_PATH for a handle that the library opened for a request.
+    `offered`: a handler is deciding about the open, and may route it.
     """
 
     __slots__ = (
@@ -80,6 +83,7 @@ class Handle:
         "listing",
         "locks",
         "node",
+        "offered",
         "opened",
         "process",
         "state",
@@ -97,6 +101,7 @@ class Handle:
         self.cleaned = False
         self.listing: Listing | None = None
         self.locks: set[int] | None = None
+        self.offered = True
         self.answers: dict[int, bytes] | None = None
         self.thread = request.pid
         self.process = 0
@@ -115,6 +120,7 @@ class HandleTable:
         self._engine = engine
         self._on = engine.on
         self._fire_all = engine.options.fire_all_open_close_events
+        self.routing: Routing | None = None
         self._handles: dict[int, Handle] = {}
         self.get = self._handles.get
 
@@ -132,12 +138,17 @@ class HandleTable:
         if first and node.id and node.is_gone:
             return errno.ESTALE  # open(2) then looks the name up anew
         handle = self.add(node, OpenState() if state is None else state, request)
-        if first or self._fire_all:
-            error = self._fire_open(handle, access)
+        routing = self.routing
+        due = first or self._fire_all if routing is None else routing.open_is_due(handle, first)
+        if due:
+            error = self.fire_open(handle, access)
             if error:
-                del self._handles[handle.id]
+                self.discard(handle)
                 return error
         self.count(handle)
+        if self.routing is not None and (error := self.routing.refusal(handle, access)):
+            self.close(handle)
+            return error
         return handle
 
     def suspend(self, handle: Handle) -> None:
@@ -154,8 +165,11 @@ class HandleTable:
     def resume(self, handle: Handle, access: Access) -> int:
         """Open a suspended handle again; 0 or the errno of the handler that refused it."""
         state = handle.state
-        if self._fire_all or state.handles == 0:
-            error = self._fire_open(handle, access)
+        fires = self.routing is None or self.routing.is_due(state, c.CBFS_ROUTE_OPEN_EVENT)
+        if fires and (self._fire_all or state.handles == 0):
+            handle.offered = True
+            error = self.fire_open(handle, access)
+            handle.offered = False
             if error:
                 return error
         state.handles += 1
@@ -175,6 +189,7 @@ class HandleTable:
     def count(self, handle: Handle) -> None:
         """Count the handle as open from now on."""
         state = handle.state
+        handle.offered = False
         state.handles += 1
         state.unflushed += 1
         state.cleaned = False
@@ -183,6 +198,8 @@ class HandleTable:
     def discard(self, handle: Handle) -> None:
         """Forget a handle that was refused."""
         self._handles.pop(handle.id, None)
+        if self.routing is not None and handle.node.open is not handle.state:
+            self.routing.drop(handle.state)
 
     def flush(self, handle: Handle) -> int:
         """A process has closed a descriptor of the handle: an errno is what close(2) returns."""
@@ -213,13 +230,16 @@ class HandleTable:
         self._handles.pop(handle.id, None)
         if not last:
             return 0
+        if self.routing is not None:
+            self.routing.drop(state)
         if node.open is state:
             node.open = None
         error = self._engine.deletion.finish(node, state.context) if delete else 0
         self._engine.nodes.drop_unused(node)
         return error
 
-    def _fire_open(self, handle: Handle, access: Access) -> int:
+    def fire_open(self, handle: Handle, access: Access) -> int:
+        """Fire `on_open_file`; 0 or an errno."""
         handler = self._on.on_open_file
         if handler is None:
             return 0
@@ -244,7 +264,7 @@ class HandleTable:
     def _cleanup(self, handle: Handle) -> int:
         handle.cleaned = handle.state.cleaned = True
         handler = self._on.on_cleanup_file
-        if handler is None:
+        if handler is None or not self._is_due(handle, c.CBFS_ROUTE_CLEANUP_EVENT):
             return 0
         params = CBFSCleanupFileEventParams(
             handle.node.path, handle.id, handle.state.context, handle.context
@@ -253,11 +273,15 @@ class HandleTable:
 
     def _fire_close(self, handle: Handle, delete: bool) -> None:
         handler = self._on.on_close_file
-        if handler is not None:
+        if handler is not None and self._is_due(handle, c.CBFS_ROUTE_CLOSE_EVENT):
             params = CBFSCloseFileEventParams(
                 handle.node.path, delete, handle.id, handle.state.context, handle.context
             )
             self._engine.fire(handler, params)
+
+    def _is_due(self, handle: Handle, event: int) -> bool:
+        """Whether an event fires for the item: not if it is routed and the flag is not set."""
+        return self.routing is None or self.routing.is_due(handle.state, event)
 
 
 def which(node: Node) -> int:

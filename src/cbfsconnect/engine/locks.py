@@ -148,6 +148,11 @@ class LockTable:
             del self._waiting[unique]
             self._engine.send(wire.error(unique, errno.EINTR))
 
+    def _is_routed(self, handle: Handle) -> bool:
+        """Whether the item is a local file: then only the clients' own locks count."""
+        routing = self._engine.routing
+        return routing is not None and routing.hides(handle.state)
+
     def _own(self, wanted: Lock) -> list[Lock]:
         held = self._held.get(wanted.handle.node, ())
         return [k for k in held if k.owner == wanted.owner and k.flock == wanted.flock]
@@ -155,7 +160,7 @@ class LockTable:
     def _take(self, wanted: Lock, *, wait: bool) -> int:
         handler = self._engine.on.on_lock_file
         handle = wanted.handle
-        if handler is not None:
+        if handler is not None and not self._is_routed(handle):
             params = CBFSLockFileEventParams(
                 handle.node.path,
                 wanted.start,
@@ -222,9 +227,9 @@ class LockTable:
 
     def _fire_unlock(self, lock: Lock, start: int, length: int) -> None:
         handler = self._engine.on.on_unlock_file
-        if handler is None:
-            return
         handle = lock.handle
+        if handler is None or self._is_routed(handle):
+            return
         params = CBFSUnlockFileEventParams(
             handle.node.path, start, length, handle.id, handle.state.context, handle.context
         )

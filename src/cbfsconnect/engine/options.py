@@ -44,6 +44,10 @@ class Options:
     posix_delete: bool = False
     support_exchange: bool = False
     fast_rename: bool = True
+    routes: bool = False
+    """Items are routed to local files, or will be."""
+    passthrough: bool = False
+    """The kernel shall read and write those itself."""
     unlock_all: bool = False
     separator: str = "/"
     stream_separator: str = ":"
@@ -99,5 +103,8 @@ class Options:
 
     @property
     def write_back(self) -> bool:
-        """Whether written data may stay there for a while before it is written out."""
-        return self.kernel_cache and not self.write_through
+        """Whether written data may stay there for a while before it is written out.
+
+        The kernel then believes its own size of a file for ever: not with files that are routed.
+        """
+        return self.kernel_cache and not self.write_through and not self.routes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from cbfsconnect import constants as c
 from cbfsconnect import control_layout as layout
 from cbfsconnect.engine.nodes import Directory
-from cbfsconnect.engine.operations import OPERATIONS, Operation
+from cbfsconnect.engine.operations import Operation
 from cbfsconnect.engine.operations.table import text
 from cbfsconnect.engine.volume_names import FS_IOC_SETFSLABEL
 from cbfsconnect.fuse import abi
@@ -56,11 +56,11 @@ class Judge(Protocol):
         """Whether no process is behind the request."""
 
 
-def guarded(judge: Judge) -> dict[int, Operation]:
-    """The table of operations of a drive with access rules: refused requests are EACCES."""
+def guarded(judge: Judge, table: dict[int, Operation]) -> dict[int, Operation]:
+    """A table of operations as a drive with access rules has it: refused requests are EACCES."""
     return {
         opcode: _guard(operation, _NEEDS[opcode], judge) if opcode in _NEEDS else operation
-        for opcode, operation in OPERATIONS.items()
+        for opcode, operation in table.items()
     }
 
 

@@ -19,6 +19,7 @@ from cbfsconnect.engine.dropped import take_back
 from cbfsconnect.engine.workers import Worker, Workers
 from cbfsconnect.fuse import wire
 from cbfsconnect.fuse.abi import ROOT_ID, InitFlag, Opcode
+from cbfsconnect.fuse.backing import BackingFiles
 from cbfsconnect.fuse.negotiate import Refused, negotiate
 from cbfsconnect.fuse.transport import READ_AGAIN, SESSION_ENDED
 
@@ -48,7 +49,10 @@ _ALWAYS = (
 
 
 class Session:
-    """One connection. `ended` is called once, on a worker's thread, when it is over."""
+    """One connection. `ended` is called once, on a worker's thread, when it is over.
+
+    `backing` are local files that the kernel reads and writes itself, where that was agreed.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Session:
         ended: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.engine: Engine | None = None
+        self.backing: BackingFiles | None = None
         self._transport = transport
         self._features = _ALWAYS | features
         self._read_ahead = read_ahead
@@ -271,13 +276,22 @@ class Session:
         return errno.ENOMEDIUM
 
     def _init(self, request: Request) -> Reply:
-        agreed = negotiate(request.body, self._features, max_readahead=self._read_ahead)
+        agreed = negotiate(
+            request.body,
+            self._features,
+            max_readahead=self._read_ahead,
+            # One filesystem below: with more, what is stacked itself could be a backing file, but
+            # nothing could be stacked on the drive.
+            max_stack_depth=1 if InitFlag.PASSTHROUGH in self._features else 0,
+        )
         if isinstance(agreed, Refused):
             if not agreed.retry:
                 self._refusal = agreed.reason
                 self._ready.set()
             return agreed.reply(request.unique)
         reply = agreed.reply(request.unique)
+        if InitFlag.PASSTHROUGH in agreed.flags:
+            self.backing = BackingFiles(lambda: self._transport.fd)
         try:
             self._send(reply)
         except OSError as error:

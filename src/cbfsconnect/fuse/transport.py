@@ -27,6 +27,10 @@ class Transport(Protocol):
     """What a session needs of a connection to the kernel."""
 
     @property
+    def fd(self) -> int:
+        """The descriptor of the connection, below 0 if there is none."""
+
+    @property
     def receive(self) -> Callable[[memoryview], int | None]:
         """Read one request into the buffer; its length, nothing or None: try again. Waits for one.
 
@@ -96,6 +100,8 @@ class MemoryTransport:
 
     `put` hands a request to the session, `take` gives what the session has sent, `end` unmounts.
     """
+
+    fd = -1
 
     def __init__(self) -> None:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

@@ -87,14 +87,14 @@ def setattr_(engine: Engine, worker: Worker, request: Request) -> Reply:
         handle = engine.handles.get(body.fh) if body.valid & abi.FATTR_FH else None
         if node.open is not None and body.valid & abi.FATTR_ATIME:
             node.open.access_is_set = True
-        error = (
+        done = (
             _set(engine, node, handle, body)
             if handle is not None
             else _set_unopened(engine, node, request)
         )
-        if not error and body.valid & _CHANGES and engine.options.write_back:
+        if not done and body.valid & _CHANGES and engine.options.write_back:
             _note_told(node, body)
-        return error or engine.attr_reply(request.unique, node, node.path)
+        return done or engine.attr_reply(request.unique, node, node.path)
     finally:
         engine.order.leave(node.id)
 
@@ -122,16 +122,21 @@ def kill_privileges(engine: Engine, node: Node, handle: Handle) -> int:
     return fire_set_attributes(engine, node, handle, mode=without_privileges(mode) & 0o7777)
 
 
-def _set_unopened(engine: Engine, node: Node, request: Request) -> int:
-    """The events of a change happen on an open item: open it for the time of the request."""
+def _set_unopened(engine: Engine, node: Node, request: Request) -> int | bytes:
+    """The events of a change happen on an open item: open it for the time of the request.
+
+    The reply, where only the open item can tell what has become of it; else 0 or an errno.
+    """
     body = request.body
     wanted = access.WRITE_DATA if body.valid & abi.FATTR_SIZE else access.WRITE_ATTRIBUTES
     handle = engine.handles.open(node, wanted[which(node)], request)
     if isinstance(handle, int):
         return handle
-    error = _set(engine, node, handle, body)
+    done: int | bytes = _set(engine, node, handle, body)
+    if not done and engine.routing is not None and engine.routing.hides(handle.state):
+        done = engine.attr_reply(request.unique, node, node.path)
     engine.handles.close(handle)
-    return error
+    return done
 
 
 def _set(engine: Engine, node: Node, handle: Handle, body: Any) -> int:
@@ -191,6 +196,10 @@ def fire_set_attributes(
     ctime: int | None = None,
 ) -> int:
     """Fire `on_set_file_attributes` on an open item; 0 or an errno."""
+    routing = engine.routing
+    route = None if routing is None else routing.current(handle)
+    if routing is not None and route is not None and route.keeps_attributes:
+        return routing.set_attributes(route, mode=mode, uid=uid, gid=gid, atime=atime, mtime=mtime)
     handler = engine.on.on_set_file_attributes
     if handler is None:
         # Times are also set by the kernel itself, when it writes cached data: they may be lost.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from cbfsconnect import control_layout as layout
+from cbfsconnect.constants import CBFS_ROUTE_SET_VALID_DATA_LENGTH_EVENT
 from cbfsconnect.engine.content import size_of
 from cbfsconnect.engine.nodes import Directory
 from cbfsconnect.engine.operations.table import Reply, serves
@@ -231,7 +232,9 @@ def _valid_data_length(
     if length > size:
         return errno.EINVAL
     handler = engine.on.on_set_valid_data_length
-    if handler is None:
+    routing, flag = engine.routing, CBFS_ROUTE_SET_VALID_DATA_LENGTH_EVENT
+    routed = routing is not None and not routing.is_due(handle.state, flag)
+    if handler is None or routed:
         return b""  # a drive without that notion has zeros there, which is as good
     state = handle.state
     params = CBFSSetValidDataLengthEventParams(

@@ -17,7 +17,7 @@ from cbfsconnect.engine.attributes import (
 from cbfsconnect.engine.deletion import is_hidden
 from cbfsconnect.engine.handles import Handle, OpenState
 from cbfsconnect.engine.nodes import Directory, Node
-from cbfsconnect.engine.operations.opening import open_flags, truncate
+from cbfsconnect.engine.operations.opening import open_flags, routed_open, truncate
 from cbfsconnect.engine.operations.table import Reply, serves, text
 from cbfsconnect.engine.reparse import get_reparse_data, set_reparse_data
 from cbfsconnect.events import (
@@ -129,7 +129,8 @@ def link(engine: Engine, worker: Worker, request: Request) -> Reply:
         if isinstance(handle, int):
             return handle
         path = parent.prefix + name
-        error = _fire_create_hard_link(engine, node, handle, path)
+        local = None if engine.routing is None else engine.routing.link(node, path)
+        error = _fire_create_hard_link(engine, node, handle, path) if local is None else local
         engine.handles.close(handle)
         if error:
             return error
@@ -221,6 +222,8 @@ def _make(
         engine.handles.discard(handle)
         return error
     handle.state.size = 0
+    if engine.routing is not None:
+        engine.routing.created(handle)
     engine.handles.count(handle)
     return handle
 
@@ -294,13 +297,22 @@ def _created_reply(
     of_name = (s, ns) if parent.children.get(name) is node else (0, 0)
     try:
         attr = engine.attr(node, params)
-        flags = open_flags(engine, node)
-        return wire.created(request.unique, node.id, 0, *of_name, s, ns, attr, handle.id, flags)
+        how = open_flags(engine, node), 0
+        if engine.routing is not None:
+            how = routed_open(engine.routing, handle, request.uid, how[0], new=True)
+            s, ns = _validity(engine, handle)
+        return wire.created(request.unique, node.id, 0, *of_name, s, ns, attr, handle.id, *how)
     except NONSENSE as error:
         engine.handles.close(handle)
         engine.nodes.release(node)
         problem = nonsense_in(params) or str(error)
         return engine.nonsense("on_get_file_info", parent.prefix + name, problem)
+
+
+def _validity(engine: Engine, handle: Handle) -> tuple[int, int]:
+    """How long attributes stay valid: those of a routed file may change at any time."""
+    routed = engine.routing is not None and engine.routing.hides(handle.state)
+    return (0, 0) if routed else (engine.valid_s, engine.valid_ns)
 
 
 def _entry_of_new(

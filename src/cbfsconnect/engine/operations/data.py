@@ -111,7 +111,7 @@ def fallocate(engine: Engine, worker: Worker, request: Request) -> Reply:
         size = size_of(engine, node, handle)
         if size < 0:
             return -size
-        error = _allocate(engine, node, handle, body, size)
+        error = allocate(engine, node, handle, body, size)
         return error or wire.empty(request.unique)
     finally:
         engine.order.leave(node.id)
@@ -130,7 +130,8 @@ def _flush(engine: Engine, path: str, context: object) -> int:
     return engine.fire(handler, CBFSFlushFileEventParams(path, context))
 
 
-def _allocate(engine: Engine, node: Node, handle: Handle, body: Any, size: int) -> int:
+def allocate(engine: Engine, node: Node, handle: Handle, body: Any, size: int) -> int:
+    """Do what a FALLOCATE asks of a file of this size; 0 or an errno."""
     end = body.offset + body.length
     if body.mode & (_PUNCH_HOLE | _ZERO_RANGE):
         error = _write_zeros(engine, node, handle, body.offset, min(end, size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING
 
 from cbfsconnect.engine import access
@@ -17,6 +18,7 @@ from cbfsconnect.fuse.abi import Opcode
 if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
     from cbfsconnect.engine.handles import Handle
+    from cbfsconnect.engine.routing import Routing
     from cbfsconnect.engine.workers import Worker
     from cbfsconnect.fuse.wire import Request
 
@@ -162,6 +164,28 @@ class _Move:
         return engine.deletion.hide(target)
 
     def _fire(self, *, exchange: bool) -> int:
+        engine = self.engine
+        if engine.routing is not None and not exchange:
+            return self._fire_or_route(engine.routing)
+        return self._fire_event(exchange)
+
+    def _fire_or_route(self, routing: Routing) -> int:
+        path = self.new[0].prefix + self.new[1]
+        local = routing.rename(self.node, path)
+        if local is not None:
+            return local
+        cached = routing.cached_at(path)
+        if cached is None:
+            return self._fire_event(False)
+        try:
+            error = self._fire_event(False)
+            if not error:
+                routing.forget_cached(path, cached)
+            return error
+        finally:
+            os.close(cached)
+
+    def _fire_event(self, exchange: bool) -> int:
         engine = self.engine
         handler = engine.on.on_rename_or_move_file
         state = self.node.open

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
     from cbfsconnect.engine.handles import Handle
     from cbfsconnect.engine.nodes import Node
+    from cbfsconnect.engine.routing import Routing
     from cbfsconnect.engine.workers import Worker
     from cbfsconnect.fuse.wire import Request
 
@@ -42,6 +43,9 @@ def open_(engine: Engine, worker: Worker, request: Request) -> Reply:
             if error:
                 engine.handles.close(handle)
                 return error
+        if engine.routing is not None:
+            how = routed_open(engine.routing, handle, request.uid, open_flags(engine, node))
+            return wire.opened(request.unique, handle.id, *how)
         return wire.opened(request.unique, handle.id, open_flags(engine, node))
     finally:
         engine.order.leave(node.id)
@@ -97,6 +101,21 @@ def open_flags(engine: Engine, node: Node) -> int:
     if options.write_back and options.metadata_timeout >= 0:
         return 0
     return abi.FOPEN_KEEP_CACHE
+
+
+def routed_open(
+    routing: Routing, handle: Handle, uid: int, flags: int, new: bool = False
+) -> tuple[int, int]:
+    """The same on a drive that routes: the flags, and the number of the backing file.
+
+    `flags` are those of an item that is not routed; `new`: the kernel has not known it so far.
+    """
+    how = routing.opened(handle, uid, new)
+    if how is not None:
+        return how
+    if routing.forgets_cache(handle.node):
+        flags &= ~abi.FOPEN_KEEP_CACHE
+    return flags, 0
 
 
 def truncate(engine: Engine, node: Node, handle: Handle, open_flags: int) -> int:
