@@ -515,3 +515,144 @@ def test_a_cache_that_is_no_directory(mount: Mounting, client: Client, tmp_path:
     with pytest.raises(CBFSConnectError) as caught:
         cbfs.route_to_file(1, str(tmp_path), 0)
     assert caught.value.code == ERROR_INVALID_STATE
+
+
+# --- programs from Windows -----------------------------------------------------------------------
+
+
+def test_handlers_in_the_way_of_windows(mount: Mounting, client: Client, tmp_path: Path) -> None:
+    """Paths with backslashes, integer contexts, no flags: a folder shown by routing."""
+
+    class Folder(Mirrored):
+        def on_get_file_info(self, p: Any) -> None:
+            try:
+                status = os.stat(self.local(p.file_name))
+            except FileNotFoundError:
+                return
+            p.file_exists, p.size, p.mode = True, status.st_size, status.st_mode
+
+        def on_create_file(self, p: Any) -> None:
+            open(self.local(p.file_name), "xb").close()
+            self._route(p)
+
+        def on_rename_or_move_file(self, p: Any) -> None:
+            os.rename(self.local(p.file_name), self.local(p.new_file_name))
+
+        def _route(self, p: Any) -> None:
+            p.file_context = 7
+            self.answers.append(self.call(p.file_info, self.local(p.file_name), 0))
+
+        def local(self, path: str) -> str:
+            return (self.folder + path.replace("\\", "/")).rstrip("/")
+
+    handlers = Folder()
+    handlers.folder = str(tmp_path / "folder")
+    os.makedirs(tmp_path / "folder/sub")
+    config = {"PathSeparator": "\\"}
+    routed = route(mount, client, tmp_path, PASSTHROUGH, handlers=handlers, config=config)
+    client.run("""
+        os.chdir(at + '/sub')
+        with open('a', 'w') as file: file.write('text')
+        with open('a', 'a') as file: file.write(' and more')
+        os.rename('a', '../b')
+        with open('new', 'w') as file: file.write('saved')
+        os.replace('new', '../b')
+        with open('gone', 'w') as file: os.unlink('gone')
+        result = open('../b').read(), os.listdir('.'), os.listdir('..')
+        os.chdir('/')
+    """)
+    assert client.call("open(at + '/b').read()") == "saved"
+    assert (tmp_path / "folder/b").read_text() == "saved"
+    assert sorted(os.listdir(tmp_path / "folder")) == ["b", "sub"]
+    assert os.listdir(tmp_path / "folder/sub") == []
+    assert False not in routed.handlers.answers
+    assert set(fired(routed)) == {"on_open_file", "on_create_file", "on_rename_or_move_file"}
+
+
+# --- hard cases ----------------------------------------------------------------------------------
+
+
+def test_replacing_an_open_file(mount: Mounting, client: Client, tmp_path: Path) -> None:
+    _, folder = mirrored(mount, client, tmp_path, 0)
+    (folder / "d/new").write_bytes(b"new")
+    client.run("f = os.open(at + '/d/f', os.O_RDWR); n = os.open(at + '/d/new', os.O_RDWR)")
+    client.run("os.rename(at + '/d/new', at + '/d/f')")
+    assert client.call("os.pread(f, 100, 0)") == LOCAL
+    assert client.call("os.pread(n, 100, 0)") == b"new"
+    assert client.call("open(at + '/d/f', 'rb').read()") == (folder / "d/f").read_bytes() == b"new"
+    assert client.call("os.listdir(at + '/d')") == ["f"]
+
+
+def test_a_new_file_that_is_read_only(mount: Mounting, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "born").write_bytes(b"template")
+    handlers = Router(f=b"")
+    handlers.targets["/new"] = str(tmp_path / "born"), c.CBFS_ROUTE_FILE_READ_ONLY
+    route(mount, client, tmp_path, PASSTHROUGH, handlers=handlers)
+    with pytest.raises(PermissionError):
+        client.run("os.open(at + '/new', os.O_RDWR | os.O_CREAT)")
+    assert client.call("open(at + '/new', 'rb').read()") == b"template"
+
+
+def test_set_id_bits_go_when_another_opens_it_to_write(
+    mount: Mounting, client: Client, tmp_path: Path
+) -> None:
+    class Open(Router):
+        def on_get_file_info(self, p: Any) -> None:
+            super().on_get_file_info(p)
+            if p.file_name == "/f":
+                p.mode = 0o6777
+
+    handlers = Open(f=b"?")
+    handlers.targets["/f"] = str(tmp_path / "local"), 0
+    (tmp_path / "local").write_bytes(LOCAL)
+    (tmp_path / "local").chmod(0o6777)
+    routed = route(mount, client, tmp_path, PASSTHROUGH, handlers=handlers)
+    with Client() as other:
+        other.run("os.chdir(at); os.setgid(1234); os.setuid(1234)", at=routed.at)
+        other.run("f = os.open('f', os.O_RDONLY)")
+        assert routed.local.stat().st_mode & 0o7777 == 0o6777
+        other.run("f = os.open('f', os.O_WRONLY); os.write(f, b'WHAT')")
+    assert routed.local.stat().st_mode & 0o7777 == 0o777
+
+
+@coherent_transports
+@pytest.mark.parametrize("fire_all", [False, True])
+def test_many_at_once(
+    mount: Mounting, client: Client, tmp_path: Path, transport: Transport, fire_all: bool
+) -> None:
+    """Opens that are routed, opens that are not, and changes by name: nobody gets an error."""
+    turns = iter(range(1 << 30))
+
+    class Sometimes(Router):
+        def on_open_file(self, p: Any) -> None:
+            if next(turns) % 3:
+                super().on_open_file(p)
+
+    handlers = Sometimes(f=LOCAL)
+    handlers.targets["/f"] = str(tmp_path / "local"), c.CBFS_ROUTE_OPEN_EVENT
+    routed = route(
+        mount,
+        client,
+        tmp_path,
+        transport,
+        handlers=handlers,
+        fire_all_open_close_events=fire_all,
+    )
+    clients = [Client() for _ in range(4)]
+    try:
+        for one in clients:
+            one.run("", at=routed.at)
+            one.start("""
+                for turn in range(150):
+                    f = os.open(at + '/f', os.O_RDWR)
+                    assert len(os.pread(f, 100, 0)) == 23
+                    os.pwrite(f, b'w', turn % 23)
+                    if turn % 10 == 0: os.chmod(at + '/f', 0o600 + turn % 8)
+                    assert os.stat(at + '/f').st_size == 23
+                    os.close(f)
+            """)
+        for one in clients:
+            one.finish()
+    finally:
+        for one in clients:
+            one.close()

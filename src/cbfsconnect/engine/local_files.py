@@ -14,6 +14,8 @@ import os
 import stat
 import struct
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _SYS_OPENAT2 = 437  # the same on all architectures
 _NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 1, 2, 4, 8
@@ -106,33 +108,22 @@ class Mirror:
     def rename(self, old: str, new: str) -> None:
         """Move an item inside the mirror; directories above the new name are made."""
         self._make_parents(new)
-        (source, old_name), (target, new_name) = self._parent(old), self._parent(new)
-        try:
+        with self._parent(old) as (source, old_name), self._parent(new) as (target, new_name):
             os.rename(old_name, new_name, src_dir_fd=source, dst_dir_fd=target)
-        finally:
-            os.close(source)
-            os.close(target)
 
     def link(self, old: str, new: str) -> None:
         """Give a file a further name; directories above it are made."""
         self._make_parents(new)
-        (source, old_name), (target, new_name) = self._parent(old), self._parent(new)
-        try:
+        with self._parent(old) as (source, old_name), self._parent(new) as (target, new_name):
             os.link(old_name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-        finally:
-            os.close(source)
-            os.close(target)
 
     def remove(self, relative: str, directory: bool) -> None:
         """Delete a file or an empty directory."""
-        parent, name = self._parent(relative)
-        try:
+        with self._parent(relative) as (parent, name):
             if directory:
                 os.rmdir(name, dir_fd=parent)
             else:
                 os.unlink(name, dir_fd=parent)
-        finally:
-            os.close(parent)
 
     def is_at(self, relative: str, fd: int) -> bool:
         """Whether the name stands for the item that is open as `fd`."""
@@ -145,22 +136,26 @@ class Mirror:
         finally:
             os.close(found)
 
-    def _parent(self, relative: str) -> tuple[int, str]:
+    @contextmanager
+    def _parent(self, relative: str) -> Iterator[tuple[int, str]]:
+        """The directory that has an item, and the item's name in it."""
         above, _, name = relative.rpartition("/")
         if not name:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-        return self.find(above), name
+        fd = self.find(above)
+        try:
+            yield fd, name
+        finally:
+            os.close(fd)
 
     def _make_parents(self, relative: str) -> None:
         parts = relative.split("/")[:-1]
         for count in range(1, len(parts) + 1):
-            parent, name = self._parent("/".join(parts[:count]))
-            try:
+            with (
+                self._parent("/".join(parts[:count])) as (parent, name),
+                suppress(FileExistsError),
+            ):
                 os.mkdir(name, dir_fd=parent)
-            except FileExistsError:
-                pass
-            finally:
-                os.close(parent)
 
 
 def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:

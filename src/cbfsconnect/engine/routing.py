@@ -135,6 +135,9 @@ class Routing:
         """End what the route cache has routed, where the kernel does not hold it."""
         for route in list(self._routes.values()):
             route.ended = route.by_cache
+        # The handlers' data may be others than those that the kernel has cached.
+        ended = {h.node.id for h in self._engine.handles.all() if self.is_ending(h)}
+        self._engine.notify([wire.inval_inode(node_id) for node_id in ended])
 
     def offer(self, handle: Handle, path: str, flags: int) -> bool:
         """Route an item that is being opened to a local file; whether that was possible.
@@ -221,7 +224,9 @@ class Routing:
         if route.fires(c.CBFS_ROUTE_OPEN_EVENT):
             return
         for handle in [h for h in handles.all() if h.state is state]:
+            handle.offered = True  # the handler may ask for a routing, and hears that it is late
             handles.fire_open(handle, access.WRITE_DATA[isinstance(handle.node, Directory)])
+            handle.offered = False
             if not self._engine.options.fire_all_open_close_events:
                 return
 

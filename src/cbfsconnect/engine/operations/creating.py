@@ -201,7 +201,8 @@ def _make(
     # What kind of thing the drive makes of it is known when it is asked for information.
     kind = mode & 0o170000 or stat.S_IFREG
     handle = engine.handles.add(Node(0, parent, name, kind), OpenState(), request)
-    desired, attributes, disposition = access.of_create(flags, attributes_of_mode(mode))
+    wanted = access.of_create(flags, attributes_of_mode(mode))
+    desired, attributes, disposition = wanted
     params = CBFSCreateFileEventParams(
         parent.prefix + name,
         desired,
@@ -225,6 +226,9 @@ def _make(
     if engine.routing is not None:
         engine.routing.created(handle)
     engine.handles.count(handle)
+    if engine.routing is not None and (error := engine.routing.refusal(handle, wanted)):
+        engine.handles.close(handle)
+        return error
     return handle
 
 
