@@ -59,7 +59,7 @@ class Routes:
         of what is wrong with the directory, ERROR_POSSIBLE_DEADLOCK when it is on the drive.
         """
         try:
-            mirror = Mirror(os.path.abspath(location), self._own_device())
+            mirror = Mirror(os.path.abspath(location), self._own_device)
         except OnOwnDrive as error:
             raise _deadlock(location) from error
         except OSError as error:

@@ -505,6 +505,21 @@ def test_disabling_it(
     assert client.call("os.pread(f, 4, 0)") == (b"WHAT" if to_handlers else b"own")
 
 
+def test_the_drive_may_be_mounted_inside_it(
+    mount: Mounting, client: Client, tmp_path: Path
+) -> None:
+    class Caching(Router):
+        def configure(self, cbfs: Any) -> None:
+            cbfs.enable_route_cache(str(tmp_path), 0)
+
+    handlers = Caching(f=b"own")
+    handlers.add_directory("/mnt0")
+    handlers.add("/mnt0/f", b"not the drive's own file")
+    drive = mount(handlers, serialize_events=True)
+    client.run("", at=drive.mountpoint)
+    assert client.call("open(at + '/mnt0/f', 'rb').read()") == b"not the drive's own file"
+
+
 def test_a_cache_that_is_no_directory(mount: Mounting, client: Client, tmp_path: Path) -> None:
     cbfs = c.CBFS()
     (tmp_path / "file").touch()

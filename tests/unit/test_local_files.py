@@ -33,7 +33,7 @@ def mirror(tmp_path: Path, way: str) -> Iterator[Mirror]:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/f").write_text("outside")
     before = len(os.listdir("/proc/self/fd"))
-    mirror = Mirror(str(tmp_path / "mirror"), NOWHERE)
+    mirror = Mirror(str(tmp_path / "mirror"), lambda: NOWHERE)
     yield mirror
     del mirror
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # that of the fixture itself
@@ -168,8 +168,8 @@ def test_changes_do_not_leave_it(mirror: Mirror, tmp_path: Path) -> None:
 
 
 def test_other_filesystems_inside_are_reached(tmp_path: Path) -> None:
-    mirror = Mirror("/dev", NOWHERE)
+    mirror = Mirror("/dev", lambda: NOWHERE)
     os.close(mirror.find("shm"))
-    own = Mirror("/dev", Path("/dev/shm").stat().st_dev)
+    own = Mirror("/dev", lambda: Path("/dev/shm").stat().st_dev)
     with pytest.raises(OnOwnDrive):
         own.find("shm")

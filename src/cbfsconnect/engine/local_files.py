@@ -14,7 +14,7 @@ import os
 import stat
 import struct
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _SYS_OPENAT2 = 437  # the same on all architectures
@@ -80,13 +80,13 @@ class Mirror:
     """A directory whose items have the same names as those of the drive, or of a part of it.
 
     Paths are relative to it, with "/" between names, and never leave it. The descriptor lives as
-    long as the object.
+    long as the object. `own()` is the drive's `st_dev`: the drive may be mounted in it later.
     """
 
-    def __init__(self, path: str, own: int) -> None:
+    def __init__(self, path: str, own: Callable[[], int]) -> None:
         self.path = path
         self._own = own
-        fd = find(path, own)
+        fd = find(path, own())
         try:
             self._fd = reopen(fd, os.O_RDONLY | os.O_DIRECTORY)
         finally:
@@ -103,7 +103,7 @@ class Mirror:
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.ENOSYS):
                 raise
-        return _walk(os.dup(self._fd), relative, self._own, follow=False)
+        return _walk(os.dup(self._fd), relative, self._own(), follow=False)
 
     def rename(self, old: str, new: str) -> None:
         """Move an item inside the mirror; directories above the new name are made."""

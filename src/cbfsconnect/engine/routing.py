@@ -240,7 +240,7 @@ class Routing:
         if not relative or not path.endswith("/" + relative):
             return None
         try:
-            return Mirror(path[: -len(relative)], self._own())
+            return Mirror(path[: -len(relative)], self._own)
         except OSError:
             return None
 
