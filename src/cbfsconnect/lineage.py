@@ -35,7 +35,7 @@ from cbfsconnect.program_events import ProgramEvents
 log = logging.getLogger("cbfsconnect")
 
 _DEEPEST = 1000
-_BATCH_S = 0.02
+_BATCH_S = 0.005
 _MANY = 4096
 """From so many marks on those of ended processes are looked for."""
 

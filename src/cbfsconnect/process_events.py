@@ -3,7 +3,7 @@
 The kernel puts each event into this socket before the new process runs. So whoever reads all that
 is there, and then looks at a request, knows of every process that could have made it. Hearing of
 them takes a kernel that offers it (CONFIG_PROC_EVENTS), and a server in the machine's own pid and
-user namespace; kernels before 6.6 want CAP_NET_ADMIN too.
+network namespaces; kernels before 6.6 want CAP_NET_ADMIN too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _DATA_AT = _EVENT_AT + _EVENT.size
 _NONE, _FORK, _EXEC = 0, 1, 2
 _NLMSG_DONE = 3
 _SO_RCVBUFFORCE = 33
+_MACHINES_PIDS = "pid:[4026531836]"
+"""The first pid namespace: its number is fixed in the kernel (PROC_PID_INIT_INO)."""
 _ROOM = 16 << 20
 """Bytes of events that may wait: some ten thousand."""
 _ANSWER_WITHIN_S = 1.0
@@ -58,6 +60,9 @@ class ProcessEvents:
     """A socket that hears of processes; `OSError` when the kernel does not tell."""
 
     def __init__(self) -> None:
+        if os.readlink("/proc/self/ns/pid") != _MACHINES_PIDS:
+            # Kernels from 6.6 on tell everybody, but in numbers that mean nothing here.
+            raise OSError(errno.EOPNOTSUPP, "this process is in a pid namespace of its own")
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, _NETLINK_CONNECTOR
         )

@@ -119,6 +119,19 @@ def test_the_kernel_tells_of_processes_before_they_run() -> None:
     assert any(isinstance(e, Started) and e.parent == process.pid for e in told[at:])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes other namespaces")
+def test_nobody_listens_to_numbers_of_another_namespace() -> None:
+    """The kernel would tell, too, in the numbers of the machine."""
+    program = "from cbfsconnect.process_events import ProcessEvents; ProcessEvents()"
+    done = subprocess.run(
+        ["unshare", "-pf", "--mount-proc", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "in a pid namespace of its own" in done.stderr
+
+
 def test_the_kernel_tells_of_programs_that_are_run(tmp_path: Path) -> None:
     try:
         events = ProgramEvents()
