@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from support.client import Client
 from support.mounts import Mounting, mounting
+from support.proving import Proofs
 
 # A busy machine must not fail a property: pytest-timeout bounds the whole test instead.
 settings.register_profile("default-without-deadline", deadline=None)
@@ -26,3 +27,8 @@ def client() -> Iterator[Client]:
     """A process that uses mounts; see `support.client`."""
     with Client() as process:
         yield process
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check that tests prove what they say."""
+    config.pluginmanager.register(Proofs(), "proofs")

@@ -21,7 +21,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reference"
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
+
+import conformance  # noqa: E402 - it is found by the path above
 
 import cbfsconnect  # noqa: E402 - it is found by the path above
 from cbfsconnect import EVENTS, Event, errors  # noqa: E402
@@ -330,6 +332,22 @@ def _errno_name(value: int) -> str:
     return names.get(number) or errno.errorcode[number]
 
 
+# --- conformance ----------------------------------------------------------------------------------
+
+
+def conformance_page() -> str:
+    """What becomes of each member of the contract, and which test proves it."""
+    return page(
+        "Conformance",
+        "Every event, property, method, setting and constant of class `CBFS`: what it does on "
+        "Linux, what makes it act, which tests prove it, and where it differs from Windows and "
+        "why. A test fails when a member is missing here or proven by nothing; and a test that is "
+        "named here fails when the event was not fired, the method not called, the property or "
+        "setting not changed while it ran. Of the tests with parameters all together prove it.",
+        *conformance.sections(conformance.Contract()),
+    )
+
+
 # --- all pages ------------------------------------------------------------------------------------
 
 
@@ -343,7 +361,9 @@ def index_page() -> str:
         "- [Settings](settings.md): what `CBFS.config` takes\n"
         "- [Methods and functions](methods.md)\n"
         "- [Constants](constants.md)\n"
-        "- [Errors](errors.md): Win32 codes and errno\n",
+        "- [Errors](errors.md): Win32 codes and errno\n"
+        "- [Conformance](conformance.md): each member of the contract, its proof, and where it "
+        "differs from Windows\n",
     )
 
 
@@ -357,6 +377,7 @@ def pages() -> dict[str, str]:
         "methods.md": methods_page(),
         "constants.md": constants_page(),
         "errors.md": errors_page(),
+        "conformance.md": conformance_page(),
     }
 
 

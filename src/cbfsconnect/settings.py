@@ -197,6 +197,16 @@ class Settings:
         ChangeRule.ANY,
         "Accepted for ported programs; what is logged is up to the logger named cbfsconnect.",
     )
+    async_delete_storage_notifications: bool = _setting(
+        True,
+        ChangeRule.ANY,
+        "Accepted for ported programs; Linux has nobody who would have to be told.",
+    )
+    device_change_broadcasts_enabled: bool = _setting(
+        True,
+        ChangeRule.ANY,
+        "Accepted for ported programs; programs that watch mounts are told by the kernel.",
+    )
     path_separator: str = _setting(
         "/",
         ChangeRule.STORAGE,

@@ -147,6 +147,7 @@ def test_without_a_rule_everybody_may_do_everything(restricted: Restricted, clie
         assert restricted.may(client, code)
 
 
+@pytest.mark.proves("add_granted_process", "process_restrictions_enabled")
 @pytest.mark.parametrize("code", EVERYTHING.values(), ids=EVERYTHING)
 def test_who_is_granted_nothing_may_do_nothing(
     restricted: Restricted, client: Client, other: Client, code: str
@@ -156,6 +157,7 @@ def test_who_is_granted_nothing_may_do_nothing(
     assert restricted.may(other, code)
 
 
+@pytest.mark.proves("add_denied_process", "process_restrictions_enabled")
 @pytest.mark.parametrize("code", EVERYTHING.values(), ids=EVERYTHING)
 def test_who_is_denied_may_do_nothing(
     restricted: Restricted, client: Client, other: Client, code: str
@@ -165,6 +167,7 @@ def test_who_is_denied_may_do_nothing(
     assert restricted.may(other, code)
 
 
+@pytest.mark.proves("STG_DACCESS_READ", "STG_DACCESS_WRITE", "STG_DACCESS_READWRITE")
 @pytest.mark.parametrize(
     ("access", "allowed", "refused"),
     [
@@ -222,6 +225,7 @@ def test_rules_for_everybody(restricted: Restricted, client: Client, other: Clie
     assert not restricted.may(client, EITHER["stat"])
 
 
+@pytest.mark.proves("remove_granted_process", "remove_denied_process")
 def test_rules_are_removed_and_the_last_grant_does_not_open_the_drive(
     restricted: Restricted, client: Client, other: Client
 ) -> None:
@@ -472,6 +476,7 @@ def test_a_grant_without_children_is_for_the_process_alone(
     assert told(client, restricted.at, "child(1)") == errno.EACCES
 
 
+@pytest.mark.proves("add_granted_process")
 @pytest.mark.parametrize("generation", [1, 2, 5])
 @pytest.mark.usefixtures("descent")
 def test_children_are_included(restricted: Restricted, client: Client, generation: int) -> None:
@@ -767,6 +772,18 @@ def test_a_program_on_the_drive_cannot_be_named_but_can_be_run(
 # --- the methods ---------------------------------------------------------------------------------
 
 
+@pytest.mark.proves(
+    "access_denied_process_count",
+    "get_access_denied_process_desired_access",
+    "get_access_denied_process_include_children",
+    "get_access_denied_process_id",
+    "get_access_denied_process_name",
+    "access_granted_process_count",
+    "get_access_granted_process_desired_access",
+    "get_access_granted_process_include_children",
+    "get_access_granted_process_id",
+    "get_access_granted_process_name",
+)
 def test_the_lists_tell_what_was_added(restricted: Restricted, client: Client) -> None:
     cbfs = restricted.cbfs
     cbfs.add_granted_process("", client.pid, True, STG_DACCESS_READ)

@@ -50,6 +50,7 @@ def wait_until_few(
         assert time.monotonic() < deadline, known
 
 
+@pytest.mark.proves("metadata_cache_size")
 @pytest.mark.parametrize("kind", ["files", "directories"])
 def test_the_kernel_knows_so_many_items_at_most(mount: Mounting, client: Client, kind: str) -> None:
     drive = PlainDrive()
@@ -136,6 +137,7 @@ def test_listings_with_attributes_count_too(mount: Mounting, client: Client) -> 
 # --- names that do not exist ---
 
 
+@pytest.mark.proves("non_existent_files_cache_size", "non_existent_files_cache_enabled")
 def test_so_many_names_are_known_not_to_exist(mount: Mounting, client: Client) -> None:
     record, _ = serve(
         mount,

@@ -44,6 +44,7 @@ def writing(mount: Mounting, **options: Any) -> tuple[Recorder, Origin, str]:
 # --- file data ---
 
 
+@pytest.mark.proves("FC_SYSTEM", "FC_INTERNAL_KERNEL_MODE", "FC_INTERNAL_USER_MODE")
 @pytest.mark.parametrize("file_cache", [c.FC_SYSTEM, *INTERNAL])
 def test_cached_writes_come_later_and_from_nobody(
     mount: Mounting, client: Client, file_cache: int
@@ -119,6 +120,7 @@ def test_a_failing_cached_write_is_told_by_close(mount: Mounting, client: Client
         client.run("os.fsync(fd)")
 
 
+@pytest.mark.proves("FileCachePolicyWriteThrough", "file_cache")
 @pytest.mark.parametrize("options", [{"file_cache": 0}, {"config": WRITE_THROUGH}])
 def test_uncached_writes_come_at_once_with_their_process(
     mount: Mounting, client: Client, options: dict[str, Any]
@@ -142,6 +144,7 @@ def test_write_through_keeps_what_was_written_for_readers(mount: Mounting, clien
     assert not record.all("on_read_file")
 
 
+@pytest.mark.proves("file_cache")
 def test_without_a_cache_every_read_is_asked(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=bytes(10000)))
     at = mount(record, file_cache=0).mountpoint
@@ -197,6 +200,7 @@ def test_mapped_memory(mount: Mounting, client: Client, file_cache: int) -> None
     assert (fired.handle_info, fired.handle_context) == (0, None)
 
 
+@pytest.mark.proves("file_cache", "FC_NONE")
 def test_file_cache_changes_with_the_next_media(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b""))
     drive = mount(record)
@@ -229,6 +233,7 @@ def test_attributes_are_kept(mount: Mounting, client: Client) -> None:
     assert looks(record, "/file") == 1
 
 
+@pytest.mark.proves("metadata_cache_enabled")
 @pytest.mark.parametrize(
     ("enabled", "timeout"),
     [(False, 1), (True, 0)],
@@ -247,6 +252,7 @@ def test_attributes_are_asked_each_time_without_the_cache(
         assert looks(record, "/file") > before
 
 
+@pytest.mark.proves("MetadataCacheTimeout")
 def test_attributes_are_asked_again_after_a_while(mount: Mounting, client: Client) -> None:
     drive = PlainDrive(file=b"1")
     record = Recorder(drive)
@@ -289,6 +295,7 @@ def test_a_listing_of_names_leaves_the_questions(mount: Mounting, client: Client
     assert looks(record, "/a") == looks(record, "/b") == 1
 
 
+@pytest.mark.proves("non_existent_files_cache_enabled")
 @pytest.mark.parametrize(("remembered", "asked"), [(True, 1), (False, 3)])
 def test_names_that_do_not_exist(
     mount: Mounting, client: Client, remembered: bool, asked: int

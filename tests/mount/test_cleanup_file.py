@@ -25,6 +25,7 @@ FILE = {"f": b"data"}
 # --- Parameters -------------------------------------------------------------------------
 
 
+@pytest.mark.proves("on_cleanup_file")
 @both_settings
 def test_every_parameter(mount: Mounting, client: Client, fire_all: bool) -> None:
     record, cbfs = serve(mount, client, PlainDrive(**FILE), fire_all=fire_all)
@@ -386,6 +387,7 @@ def test_a_mapping_is_read_and_written_after_it(
 # --- What it returns --------------------------------------------------------------------
 
 
+@pytest.mark.proves("on_cleanup_file")
 @both_settings
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_it_returns_is_what_close_returns(

@@ -79,6 +79,7 @@ def _three_processes(at: str, clients: Clients) -> Iterator[str]:
     yield "C closes"
 
 
+@pytest.mark.proves("fire_all_open_close_events")
 def test_the_table_with_every_event(mount: Mounting, clients: Clients) -> None:
     record = Contexts(PlainDrive(x=b""))
     at = mount(record, fire_all_open_close_events=True).mountpoint
@@ -423,6 +424,16 @@ def in_thread(f):
 """
 
 
+@pytest.mark.proves(
+    "get_originator_process_id",
+    "get_originator_process_name",
+    "get_originator_thread_id",
+    "get_originator_token",
+    "get_handle_creator_process_id",
+    "get_handle_creator_process_name",
+    "get_handle_creator_thread_id",
+    "get_handle_creator_token",
+)
 def test_originator_and_creator_of_a_handle(mount: Mounting, clients: Clients) -> None:
     drive = Asking(x=b"data")
     record = asking(drive, "on_create_file", "on_open_file", "on_read_file", "on_write_file")
@@ -461,6 +472,7 @@ def test_the_creator_is_not_who_uses_an_inherited_handle(mount: Mounting, client
     assert drive.originators["on_read_file"][0] == child
 
 
+@pytest.mark.proves("get_originator_process_id")
 def test_a_write_from_the_cache_is_nobodys(mount: Mounting, client: Client) -> None:
     drive = Asking(x=b"")
     record = asking(drive, "on_write_file")

@@ -61,6 +61,7 @@ def parameters(fired: Any) -> dict[str, Any]:
 # --- control codes ---
 
 
+@pytest.mark.proves("on_fsctl", "on_ioctl")
 @both
 def test_every_parameter(mount: Mounting, client: Client, code: int) -> None:
     record = serve_file(mount, client)
@@ -276,6 +277,7 @@ def test_the_functions_tell_codes_apart() -> None:
         c.send_fsctl(0, OURS, b"", (1 << 20) + 1)
 
 
+@pytest.mark.proves("handle_all_fsctls", "on_fsctl")
 @pytest.mark.parametrize("function", [0, 42, 2399])
 def test_handle_all_fsctls(mount: Mounting, client: Client, function: int) -> None:
     code = c.ctl_code(9, function)
@@ -338,6 +340,7 @@ def test_a_directory_has_its_owner_to_write(mount: Mounting, client: Client) -> 
 # --- ioctls of Linux ---
 
 
+@pytest.mark.proves("on_ioctl")
 def test_linux_ioctls_pass_through(mount: Mounting, client: Client) -> None:
     record = serve_file(mount, client)
 
@@ -415,6 +418,7 @@ def test_lsattr(mount: Mounting, client: Client) -> None:
 VALID = "on_set_valid_data_length"
 
 
+@pytest.mark.proves("on_set_valid_data_length")
 def test_set_valid_data_length(mount: Mounting, client: Client) -> None:
     record = serve_file(mount, client)
     set_contexts(record, on_open_file=(3, 4))

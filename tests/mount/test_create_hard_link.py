@@ -31,6 +31,7 @@ def linking(mount: Mounting, client: Client, **options: Any) -> tuple[Recorder, 
 # --- Parameters and contexts ------------------------------------------------------------
 
 
+@pytest.mark.proves("on_create_hard_link", "use_hard_links")
 @both_settings
 def test_every_parameter(mount: Mounting, client: Client, fire_all: bool) -> None:
     record, _, cbfs = linking(mount, client, fire_all=fire_all)
@@ -115,6 +116,7 @@ def test_names_are_absolute_paths_of_the_drive(mount: Mounting, client: Client) 
     ]
 
 
+@pytest.mark.proves("PathSeparator")
 def test_names_with_another_separator(mount: Mounting, client: Client) -> None:
     record = Recorder(LinkingDrive())
     paths = {"\\": 0x10, "\\f": 0x80, "\\dir": 0x10}

@@ -33,6 +33,7 @@ def with_directory(*names: str) -> PlainDrive:
 # --- listing ---
 
 
+@pytest.mark.proves("on_enumerate_directory")
 def test_enumerate_directory(mount: Mounting, client: Client) -> None:
     record = Recorder(with_directory("one", "two"))
     at = mount(record).mountpoint
@@ -189,6 +190,7 @@ def test_a_listing_may_be_read_again(mount: Mounting, client: Client) -> None:
     assert len(record.all("on_open_file")) == 1
 
 
+@pytest.mark.proves("on_close_directory_enumeration")
 def test_close_directory_enumeration(mount: Mounting, client: Client) -> None:
     record = Recorder(with_directory("one"))
     record.before["on_open_file"] = lambda p: setattr(p, "file_context", 5)
@@ -348,6 +350,7 @@ def test_create_of_a_directory(mount: Mounting, client: Client) -> None:
         client.run("os.mkdir(at + '/new')")
 
 
+@pytest.mark.proves("on_can_file_be_deleted", "on_is_directory_empty")
 def test_delete_of_a_directory(mount: Mounting, client: Client) -> None:
     record = Recorder(with_directory())
     record.before["on_open_file"] = lambda p: setattr(p, "file_context", 5)
@@ -383,6 +386,7 @@ def test_delete_of_a_directory(mount: Mounting, client: Client) -> None:
     assert client.call("os.listdir(at)") == []
 
 
+@pytest.mark.proves("on_is_directory_empty")
 def test_is_directory_empty_says_no(mount: Mounting, client: Client) -> None:
     record = Recorder(with_directory("file"))
     at = mount(record).mountpoint
@@ -402,6 +406,7 @@ def test_is_directory_empty_fails(mount: Mounting, client: Client) -> None:
     assert not record.all("on_delete_file")
 
 
+@pytest.mark.proves("use_directory_empty_check")
 def test_is_directory_empty_is_not_asked_without_the_check(mount: Mounting, client: Client) -> None:
     """Then it is on_can_file_be_deleted that says no, with the code of its choice."""
     record = Recorder(with_directory("file"))

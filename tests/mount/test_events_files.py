@@ -29,6 +29,7 @@ NO_CACHE = {"FileCachePolicyWriteThrough": True}
 # --- creating and opening ---
 
 
+@pytest.mark.proves("on_create_file")
 @pytest.mark.parametrize(
     ("flags", "access", "disposition"),
     [
@@ -82,6 +83,7 @@ def test_create_file_read_only_is_an_attribute(mount: Mounting, client: Client) 
     assert client.call("os.stat(at + '/ro').st_mode") == stat.S_IFREG | 0o444
 
 
+@pytest.mark.proves("on_create_file")
 def test_mknod_creates_and_closes(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive())
     at = mount(record).mountpoint
@@ -94,6 +96,7 @@ def test_mknod_creates_and_closes(mount: Mounting, client: Client) -> None:
     assert record.one("on_close_file").handle_info == created.handle_info
 
 
+@pytest.mark.proves("on_open_file")
 @pytest.mark.parametrize(
     ("flags", "access", "attributes", "disposition"),
     [
@@ -140,6 +143,7 @@ def test_open_that_is_refused_opens_nothing(mount: Mounting, client: Client) -> 
     drive.cbfs.unmount_media(False)  # nothing is open
 
 
+@pytest.mark.proves("on_close_file")
 def test_close_file(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b""))
     at = mount(record).mountpoint
@@ -162,6 +166,7 @@ def test_an_error_of_close_file_is_nobodys(mount: Mounting, client: Client) -> N
 # --- data ---
 
 
+@pytest.mark.proves("on_read_file")
 def test_read_file(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=bytes(range(256)) * 40))
 
@@ -220,6 +225,7 @@ def test_a_count_of_bytes_read_that_cannot_be(
     assert client.call("Path(at, 'file').read_bytes()", at=at) == b"0123456789"
 
 
+@pytest.mark.proves("on_flush_file")
 @pytest.mark.parametrize("call", ["os.fsync(fd)", "os.fdatasync(fd)"])
 def test_flush_file(mount: Mounting, client: Client, call: str) -> None:
     record = Recorder(PlainDrive(file=b""))
@@ -235,6 +241,7 @@ def test_flush_file(mount: Mounting, client: Client, call: str) -> None:
 # --- sizes ---
 
 
+@pytest.mark.proves("on_set_file_size")
 def test_set_file_size_of_an_open_file(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b"0123456789"))
     at = mount(record).mountpoint
@@ -260,6 +267,7 @@ def test_set_file_size_by_name_opens_the_file(mount: Mounting, client: Client) -
     assert client.call("os.stat(at + '/file').st_size", at=at) == 3
 
 
+@pytest.mark.proves("FireSetFileSizeOnWrite", "on_set_file_size")
 @pytest.mark.parametrize("announced", [True, False])
 def test_set_file_size_before_a_write_past_the_end(
     mount: Mounting, client: Client, announced: bool
@@ -288,6 +296,7 @@ def test_set_file_size_of_a_cached_write_has_no_handle(mount: Mounting, client: 
         assert fired.handle_context is None
 
 
+@pytest.mark.proves("on_set_allocation_size")
 def test_set_allocation_size(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b"0123"))
     at = mount(record).mountpoint
@@ -324,6 +333,7 @@ def test_a_hole_is_written_as_zeros(mount: Mounting, client: Client) -> None:
 # --- attributes and information ---
 
 
+@pytest.mark.proves("on_set_file_attributes")
 def test_set_file_attributes_times(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b""))
     at = mount(record, config=NO_CACHE).mountpoint  # else the kernel sets the time of change too
@@ -362,6 +372,7 @@ def test_set_file_attributes_one_time_only(mount: Mounting) -> None:
     assert fired.last_access_time_ns is None
 
 
+@pytest.mark.proves("on_set_file_attributes")
 @pytest.mark.parametrize(
     ("mode", "attributes"), [(0o400, c.FILE_ATTRIBUTE_READONLY), (0o4755, 0), (0o600, 0)]
 )
@@ -398,6 +409,7 @@ def test_set_file_attributes_owner(mount: Mounting, client: Client, owner: tuple
     assert (fired.uid, fired.gid) == tuple(None if i < 0 else i for i in owner)
 
 
+@pytest.mark.proves("on_get_file_info")
 def test_get_file_info(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive())
 
@@ -475,6 +487,7 @@ def test_get_file_info_defaults(mount: Mounting, client: Client) -> None:
     assert client.call("os.stat(at).st_mode", at=at) == stat.S_IFDIR | 0o755
 
 
+@pytest.mark.proves("on_get_file_info")
 def test_get_file_info_says_no(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive())
     at = mount(record).mountpoint
@@ -509,6 +522,7 @@ def test_get_file_info_gives_the_stored_spelling(mount: Mounting, client: Client
 # --- deleting and renaming ---
 
 
+@pytest.mark.proves("on_delete_file")
 def test_delete_file(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b""))
 
@@ -566,6 +580,7 @@ def test_the_name_of_a_deleted_open_file_is_free(mount: Mounting, client: Client
     assert client.call("os.listdir(at)") == ["file"]
 
 
+@pytest.mark.proves("PosixDelete")
 def test_delete_of_an_open_file_with_posix_delete(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b""))
     record.before["on_open_file"] = lambda p: setattr(p, "file_context", 3)
@@ -588,6 +603,7 @@ def test_a_deleted_file_is_left_alone(mount: Mounting, client: Client) -> None:
     assert len(record.all("on_open_file", "/file")) == 1
 
 
+@pytest.mark.proves("on_can_file_be_deleted")
 @pytest.mark.parametrize(
     ("allowed", "code", "number"),
     [
@@ -613,6 +629,7 @@ def test_deletion_that_is_refused(
     assert client.call("Path(at, 'file').read_text()", at=at) == "stays"
 
 
+@pytest.mark.proves("on_rename_or_move_file")
 def test_rename_file(mount: Mounting, client: Client) -> None:
     drive = PlainDrive(file=b"moved")
     drive.add_directory("/there")
@@ -672,6 +689,7 @@ def test_rename_that_may_not_replace(mount: Mounting, client: Client) -> None:
     assert record.one("on_rename_or_move_file").new_file_name == "/c"
 
 
+@pytest.mark.proves("on_rename_or_move_file", "SupportExchange")
 def test_rename_that_swaps(mount: Mounting, client: Client) -> None:
     drive = PlainDrive(a=b"A", b=b"B")
     record = Recorder(drive)
@@ -697,6 +715,7 @@ def test_rename_that_swaps_is_refused_by_other_drives(mount: Mounting, client: C
     assert not record.all("on_rename_or_move_file")
 
 
+@pytest.mark.proves("FastRenameMove")
 def test_slow_rename_closes_and_opens_again(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b"data"))
     at = mount(record, config={"FastRenameMove": False}).mountpoint

@@ -42,6 +42,7 @@ def with_point(tag: int, data: bytes, **more: Any) -> PlainDrive:
 # --- reparse points: symbolic links ---
 
 
+@pytest.mark.proves("on_set_reparse_point", "use_reparse_points")
 @pytest.mark.parametrize("target", ["target", "/absolute/äöü", "x" * 4095, "\udcff"])
 def test_set_reparse_point_of_a_symbolic_link(mount: Mounting, client: Client, target: str) -> None:
     record = Recorder(PlainDrive())
@@ -101,6 +102,7 @@ def test_reparse_data_by_address(mount: Mounting, client: Client) -> None:
     assert client.call("os.readlink(at + '/link')") == "some target"
 
 
+@pytest.mark.proves("on_get_reparse_point")
 def test_get_reparse_point(mount: Mounting, client: Client) -> None:
     record = Recorder(with_point(c.IO_REPARSE_TAG_LX_SYMLINK, b"\2\0\0\0target"))
 
@@ -278,6 +280,7 @@ def test_fifos_and_sockets_work(mount: Mounting, client: Client) -> None:
     assert got == ["through", b"hello"]
 
 
+@pytest.mark.proves("on_delete_reparse_point", "on_set_reparse_point", "on_get_reparse_point")
 def test_reparse_data_as_an_attribute(mount: Mounting, client: Client) -> None:
     """Any tag, on files and directories: set, get, remove."""
     drive = PlainDrive(file=b"content")
@@ -342,6 +345,9 @@ def with_streams() -> PlainDrive:
     return drive
 
 
+@pytest.mark.proves(
+    "on_enumerate_named_streams", "on_close_named_streams_enumeration", "use_alternate_data_streams"
+)
 def test_enumerate_named_streams(mount: Mounting, client: Client) -> None:
     record = Recorder(with_streams())
 
@@ -596,6 +602,7 @@ def test_the_streams_separator_cannot_be_in_names(mount: Mounting, client: Clien
     assert not [f for f in record.fired if ":" in f.given.get("file_name", "")]
 
 
+@pytest.mark.proves("StreamSeparator")
 def test_the_streams_separator_may_be_another(mount: Mounting, client: Client) -> None:
     drive = PlainDrive(file=b"")
     record = Recorder(drive)
@@ -681,6 +688,7 @@ def test_open_by_handle(mount: Mounting, client: Client) -> None:
     assert client.call("os.read(open_handle(handle_of(at + '/d/sub/file')), 100)") == b"by id"
 
 
+@pytest.mark.proves("on_get_file_name_by_file_id", "UseFileIds")
 def test_get_file_name_by_file_id(mount: Mounting, client: Client) -> None:
     """What the kernel has forgotten is found again by its id, and then opened by its path."""
     drive = with_tree()

@@ -61,6 +61,7 @@ def locking(
 # --- the event ---
 
 
+@pytest.mark.proves("on_lock_file")
 @pytest.mark.parametrize("fire_all", [True, False])
 @pytest.mark.parametrize(
     ("code", "offset", "length", "exclusive", "immediately"),

@@ -50,6 +50,7 @@ def media(record: Recorder, **settings: object) -> Iterator[c.CBFS]:
 # --- media ---
 
 
+@pytest.mark.proves("on_mount", "on_unmount", "mount_media", "unmount_media")
 def test_mount_and_unmount() -> None:
     record = telling(PlainDrive())
     with media(record) as cbfs:
@@ -102,6 +103,7 @@ def test_on_unmount_comes_after_the_closing_of_files(mount: Mounting, client: Cl
 # --- ejection ---
 
 
+@pytest.mark.proves("on_ejected", "on_unmount")
 @pytest.mark.parametrize("lazy", [False, True])
 def test_ejected(mount: Mounting, client: Client, lazy: bool) -> None:
     record = telling(PlainDrive(file=b""))
@@ -164,6 +166,7 @@ def test_one_of_two_mounting_points_is_no_ejection(
 # --- errors ---
 
 
+@pytest.mark.proves("on_error")
 def test_error(mount: Mounting, client: Client) -> None:
     record = telling(PlainDrive(file=b""))
 
@@ -212,6 +215,7 @@ def test_refusals_are_no_errors(mount: Mounting, client: Client) -> None:
 # --- size and names of the volume ---
 
 
+@pytest.mark.proves("on_get_volume_size", "SectorSize", "ClusterSize")
 @pytest.mark.parametrize(
     ("sector", "cluster", "block"), [(512, 4096, 4096), (4096, 4096, 4096), (512, 0, 512)]
 )
@@ -241,6 +245,7 @@ def test_a_volume_size_that_cannot_be(mount: Mounting, client: Client, value: ob
     assert "total_sectors" in record.one("on_error").description
 
 
+@pytest.mark.proves("on_get_volume_id", "on_get_volume_label")
 def test_volume_label_and_id() -> None:
     record = telling(PlainDrive())
     with media(record):

@@ -75,6 +75,7 @@ class Many(LinkingDrive):
 # --- Parameters and contexts ------------------------------------------------------------
 
 
+@pytest.mark.proves("on_enumerate_hard_links", "on_close_hard_links_enumeration")
 @both_settings
 def test_every_parameter(mount: Mounting, client: Client, fire_all: bool) -> None:
     record, cbfs = serve_linked(mount, client, fire_all=fire_all)

@@ -30,6 +30,7 @@ def served(mount: Mounting, client: Client) -> tuple[Recorder, c.CBFS]:
 Served = tuple[Recorder, c.CBFS]
 
 
+@pytest.mark.proves("flush_file")
 def test_what_is_cached_is_written_when_asked_for(served: Served, client: Client) -> None:
     record, cbfs = served
     client.run(WRITE)
@@ -67,6 +68,7 @@ def test_what_cannot_be_flushed(served: Served) -> None:
     refused(c.ERROR_INVALID_STATE, lambda: c.CBFS().flush_file("/file", 0, 0, True))
 
 
+@pytest.mark.proves("get_event_file_name")
 def test_a_handler_may_ask_what_its_event_is_about(served: Served, client: Client) -> None:
     record, cbfs = served
     names: dict[str, str] = {}
@@ -85,6 +87,7 @@ def test_a_handler_may_ask_what_its_event_is_about(served: Served, client: Clien
     refused(c.ERROR_INVALID_STATE, cbfs.get_event_file_name)
 
 
+@pytest.mark.proves("dispatch_events")
 def test_there_is_nothing_to_dispatch(served: Served) -> None:
     record, cbfs = served
     record.clear()

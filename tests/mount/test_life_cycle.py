@@ -120,6 +120,7 @@ second.delete_storage(False)
 
 
 @pytest.mark.parametrize("guid", ["", None, 5])
+@pytest.mark.proves("initialize")
 def test_initialize_wants_a_guid(cbfs: CBFS, guid: Any) -> None:
     refused(ERROR_INVALID_PARAMETER, cbfs.initialize, guid)
 
@@ -140,6 +141,7 @@ def test_without_a_drive_nothing_else_can_be_called(
     assert "create_storage" in refused(ERROR_INVALID_STATE, getattr(cbfs, method), *arguments)
 
 
+@pytest.mark.proves("create_storage", "delete_storage")
 def test_a_drive_is_created_once_and_again_after_its_deletion(cbfs: CBFS) -> None:
     assert not cbfs.get_storage_present()
     for _ in range(2):
@@ -151,6 +153,7 @@ def test_a_drive_is_created_once_and_again_after_its_deletion(cbfs: CBFS) -> Non
         assert not cbfs.storage_present
 
 
+@pytest.mark.proves("storage_type", "storage_guid", "storage_characteristics", "unmount_media")
 def test_a_pnp_drive_needs_a_guid_and_keeps_media_that_is_not_removable(cbfs: CBFS) -> None:
     cbfs.storage_type = STGT_DISK_PNP
     refused(ERROR_INVALID_PARAMETER, cbfs.create_storage)
@@ -174,6 +177,7 @@ def test_a_timeout_is_none_or_three_seconds_at_least(cbfs: CBFS, timeout: int) -
     assert not cbfs.active
 
 
+@pytest.mark.proves("active", "mount_media", "on_mount")
 @pytest.mark.parametrize("timeout", [0, 3000])
 def test_mounting_media_makes_the_drive_active_and_fires_on_mount(
     cbfs: CBFS, record: Recorder, timeout: int
@@ -248,6 +252,13 @@ def test_media_whose_handlers_misbehave_is_not_mounted(
 # --- mounting points --------------------------------------------------------------------
 
 
+@pytest.mark.proves(
+    "add_mounting_point",
+    "get_mounting_point_authentication_id",
+    "get_mounting_point_flags",
+    "get_mounting_point_name",
+    "mounting_point_count",
+)
 def test_points_are_listed_with_what_they_were_added_with(cbfs: CBFS, tmp_path: Path) -> None:
     names = [str(directory(tmp_path, name)) for name in "abc"]
     cbfs.create_storage()
@@ -284,6 +295,7 @@ def test_points_are_listed_with_what_they_were_added_with(cbfs: CBFS, tmp_path: 
         0x08000000,
     ],
 )
+@pytest.mark.proves("STGMP_SIMPLE", "STGMP_MOUNT_MANAGER", "STGMP_NETWORK")
 def test_flags_that_exclude_one_another_are_refused(cbfs: CBFS, point: Path, flags: int) -> None:
     cbfs.create_storage()
     refused(ERROR_INVALID_PARAMETER, cbfs.add_mounting_point, str(point), flags, 0)
@@ -310,6 +322,7 @@ def test_a_point_that_cannot_be_used_is_explained(cbfs: CBFS, tmp_path: Path) ->
     assert cbfs.mounting_point_count == 0
 
 
+@pytest.mark.proves("remove_mounting_point")
 def test_a_point_is_removed_by_its_index(cbfs: CBFS, tmp_path: Path) -> None:
     a, b = directory(tmp_path, "a"), directory(tmp_path, "b")
     mounted(cbfs, a).add_mounting_point(str(b), 0, 0)
@@ -350,6 +363,7 @@ def test_a_point_in_use_stays_and_its_user_is_named(
     cbfs.remove_mounting_point(0, "", 0, 0)
 
 
+@pytest.mark.proves("add_mounting_point")
 def test_several_points_show_the_same_drive(cbfs: CBFS, tmp_path: Path, client: Client) -> None:
     a, b, c = (directory(tmp_path, name) for name in "abc")
     mounted(cbfs, a).add_mounting_point(str(b), 0, 0)
@@ -414,6 +428,7 @@ def test_without_media_everything_is_answered_with_enomedium(
     assert cbfs.mounting_point_count == 1
 
 
+@pytest.mark.proves("unmount_media")
 def test_media_with_open_files_goes_by_force_only(
     cbfs: CBFS, record: Recorder, point: Path, client: Client
 ) -> None:
@@ -466,6 +481,7 @@ def test_an_answer_that_comes_after_media_is_out_opens_nothing(
 # --- delete_storage ---------------------------------------------------------------------
 
 
+@pytest.mark.proves("storage_present", "delete_storage")
 def test_a_drive_in_use_is_deleted_by_force_only(
     cbfs: CBFS, record: Recorder, point: Path, client: Client
 ) -> None:
@@ -487,6 +503,7 @@ def test_a_drive_in_use_is_deleted_by_force_only(
     os_error(errno.ENOTCONN, client, "file.write(b'z'); os.fsync(file.fileno())")
 
 
+@pytest.mark.proves("delete_storage")
 def test_deleting_a_drive_unmounts_its_media_and_its_points(
     cbfs: CBFS, record: Recorder, tmp_path: Path
 ) -> None:

@@ -7,9 +7,13 @@ import pytest
 import cbfsconnect
 from cbfsconnect import (
     CBFS_NOTIFY_FLAG_ADDED,
+    CBFS_NOTIFY_FLAG_ALLOCATION_SIZE_MODIFIED,
     CBFS_NOTIFY_FLAG_METADATA_MODIFIED,
     CBFS_NOTIFY_FLAG_MODIFIED,
+    CBFS_NOTIFY_FLAG_MODIFIED_NOT_INVALIDATE,
     CBFS_NOTIFY_FLAG_REMOVED,
+    CBFS_NOTIFY_FLAG_RENAMED,
+    CBFS_NOTIFY_FLAG_SKIP_LOCKED_FILE,
     CBFSConnectError,
 )
 from support.client import Client
@@ -50,6 +54,7 @@ class Shelf:
         p.bytes_written = p.bytes_to_write
 
 
+@pytest.mark.proves("notify_directory_change")
 @pytest.mark.parametrize("wait", [True, False])
 @pytest.mark.parametrize("write_through", [True, False])
 def test_a_modified_file_is_read_anew(
@@ -70,6 +75,7 @@ def test_a_modified_file_is_read_anew(
         client.run(f"while {read} != b'second and longer': pass")
 
 
+@pytest.mark.proves("notify_directory_change")
 def test_an_added_file_is_seen_where_it_was_known_to_be_missing(
     mount: Mounting, client: Client
 ) -> None:
@@ -82,6 +88,7 @@ def test_an_added_file_is_seen_where_it_was_known_to_be_missing(
     assert client.call("Path(at, 'b').read_bytes()") == b"here"
 
 
+@pytest.mark.proves("notify_directory_change")
 def test_a_removed_file_is_gone_and_who_watches_it_is_told(mount: Mounting, client: Client) -> None:
     shelf = Shelf()
     drive = mount(shelf, config=FOREVER)
@@ -140,3 +147,86 @@ def test_what_is_no_action_is_refused(mount: Mounting) -> None:
     with pytest.raises(CBFSConnectError) as refused:
         drive.cbfs.notify_directory_change("/a", 99, True)
     assert refused.value.code == cbfsconnect.ERROR_INVALID_PARAMETER
+
+
+ACTIONS = {
+    CBFS_NOTIFY_FLAG_ADDED: ("b", b"new"),
+    CBFS_NOTIFY_FLAG_RENAMED: ("b", b"new"),
+    CBFS_NOTIFY_FLAG_REMOVED: ("a", None),
+    CBFS_NOTIFY_FLAG_MODIFIED: ("a", b"second and longer"),
+    CBFS_NOTIFY_FLAG_MODIFIED_NOT_INVALIDATE: ("a", b"second and longer"),
+    CBFS_NOTIFY_FLAG_METADATA_MODIFIED: ("a", b"second and longer"),
+    CBFS_NOTIFY_FLAG_ALLOCATION_SIZE_MODIFIED: ("a", b"second and longer"),
+}
+SEEN = "[os.path.getsize(f'{at}/{n}') if os.path.exists(f'{at}/{n}') else None for n in 'ab']"
+
+
+@pytest.mark.proves(
+    "notify_directory_change",
+    "CBFS_NOTIFY_FLAG_ADDED",
+    "CBFS_NOTIFY_FLAG_RENAMED",
+    "CBFS_NOTIFY_FLAG_REMOVED",
+    "CBFS_NOTIFY_FLAG_MODIFIED",
+    "CBFS_NOTIFY_FLAG_MODIFIED_NOT_INVALIDATE",
+    "CBFS_NOTIFY_FLAG_METADATA_MODIFIED",
+    "CBFS_NOTIFY_FLAG_ALLOCATION_SIZE_MODIFIED",
+)
+@pytest.mark.parametrize("where", ["waiting", "without waiting", "in a handler"])
+@pytest.mark.parametrize("write_through", [True, False])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_kernel_forgets_by_every_action(
+    mount: Mounting, client: Client, action: int, write_through: bool, where: str
+) -> None:
+    shelf = Shelf()
+    record = Recorder(shelf)
+    drive = mount(
+        record,
+        non_existent_files_cache_enabled=True,
+        config=FOREVER | {"FileCachePolicyWriteThrough": write_through},
+    )
+    name, content = ACTIONS[action]
+    before = [len(shelf.files["a"]), None]
+    assert client.call(SEEN, at=drive.mountpoint) == before
+    if content is None:
+        del shelf.files[name]
+    else:
+        shelf.files[name] = content
+    after = [len(shelf.files[n]) if n in shelf.files else None for n in "ab"]
+    record.clear()
+    assert client.call(SEEN) == before, "the kernel was to keep it"
+    assert record.fired == []
+
+    def tell(params: object = None) -> None:
+        assert drive.cbfs.notify_directory_change(f"/{name}", action, where != "without waiting")
+
+    if where == "in a handler":
+        record.before["on_get_file_info"] = tell
+        client.run("os.path.exists(at + '/third')")
+        del record.before["on_get_file_info"]
+    else:
+        tell()
+    if where == "waiting":
+        assert client.call(SEEN) == after
+    client.run(f"while {SEEN} != after: pass", after=after)
+
+
+@pytest.mark.proves("CBFS_NOTIFY_FLAG_SKIP_LOCKED_FILE")
+def test_a_locked_file_may_be_left_out(mount: Mounting, client: Client) -> None:
+    class Locking(Shelf):
+        def on_lock_file(self, p: object) -> None:
+            pass
+
+        def on_unlock_file(self, p: object) -> None:
+            pass
+
+    shelf = Locking()
+    drive = mount(shelf, config=FOREVER | {"FileCachePolicyWriteThrough": True})
+    client.run("fd = os.open(at + '/a', os.O_RDWR)", at=drive.mountpoint)
+    client.run("fcntl.lockf(fd, fcntl.LOCK_EX)")
+    shelf.files["a"] = b"second and longer"
+    action = CBFS_NOTIFY_FLAG_MODIFIED | CBFS_NOTIFY_FLAG_SKIP_LOCKED_FILE
+    for locked in (True, False):
+        assert drive.cbfs.notify_directory_change("/a", action, True)
+        size = client.call("os.fstat(fd).st_size")
+        assert size == len(b"first" if locked else shelf.files["a"])
+        client.run("fcntl.lockf(fd, fcntl.LOCK_UN)")

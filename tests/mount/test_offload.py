@@ -74,6 +74,7 @@ def read_write(record: Recorder) -> list[str]:
 # --- Parameters -------------------------------------------------------------------------
 
 
+@pytest.mark.proves("on_offload_read_file", "on_offload_write_file", "support_odx_read_write")
 @both_settings
 def test_every_parameter(mount: Mounting, client: Client, fire_all: bool) -> None:
     drive = OffloadDrive(f=CONTENT)
@@ -229,6 +230,7 @@ def test_a_token_for_nothing_is_the_end(mount: Mounting, client: Client) -> None
     assert record.names(WRITE, "on_set_file_size") == []
 
 
+@pytest.mark.proves("on_offload_read_file", "on_offload_write_file")
 def test_cp_copies_without_reading(mount: Mounting, client: Client) -> None:
     record, drive, _ = offload(mount, client)
     at = client.call("at")

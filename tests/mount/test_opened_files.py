@@ -12,6 +12,17 @@ from support.mounts import Mounting
 from support.recorder import Recorder
 
 
+@pytest.mark.proves(
+    "open_handles_count",
+    "open_objects_count",
+    "open_files_count",
+    "get_open_file_handle_closed",
+    "get_open_file_name",
+    "get_open_file_process_id",
+    "get_open_file_process_name",
+    "create_opened_files_snapshot",
+    "close_opened_files_snapshot",
+)
 def test_the_snapshot_tells_who_has_what_open(mount: Mounting, client: Client) -> None:
     drive = mount(cbfsconnect.MemoryDrive())
     client.run("one = open(at + '/f', 'w'); two = open(at + '/f')", at=drive.mountpoint)
@@ -39,6 +50,7 @@ def test_the_snapshot_tells_who_has_what_open(mount: Mounting, client: Client) -
     assert cbfs.open_files_count == cbfs.open_handles_count == cbfs.open_objects_count == 0
 
 
+@pytest.mark.proves("get_open_file_handle_closed")
 def test_a_file_closed_by_its_process_is_told_apart(mount: Mounting, client: Client) -> None:
     drive = mount(cbfsconnect.MemoryDrive())
     client.run(
@@ -53,6 +65,7 @@ def test_a_file_closed_by_its_process_is_told_apart(mount: Mounting, client: Cli
     assert drive.cbfs.get_open_file_handle_closed(1)
 
 
+@pytest.mark.proves("release_unused_files")
 def test_released_files_are_asked_for_anew(mount: Mounting, client: Client) -> None:
     record = Recorder(cbfsconnect.MemoryDrive())
     drive = mount(record)
@@ -67,6 +80,7 @@ def test_released_files_are_asked_for_anew(mount: Mounting, client: Client) -> N
     assert record.all("on_get_file_info", "/f")
 
 
+@pytest.mark.proves("release_unused_files")
 def test_releasing_inside_a_handler_is_done_later(mount: Mounting, client: Client) -> None:
     record = Recorder(cbfsconnect.MemoryDrive())
     drive = mount(record)

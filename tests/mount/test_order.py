@@ -118,6 +118,7 @@ def test_different_files_are_served_at_the_same_time(mount: Mounting, clients: C
     assert len({f.thread for f in record.all("on_read_file")}) == 2
 
 
+@pytest.mark.proves("serialize_access")
 def test_serialize_access_off_reads_one_file_at_the_same_time(
     mount: Mounting, clients: Clients
 ) -> None:
@@ -183,6 +184,7 @@ def test_serialize_access_off_under_load(mount: Mounting, clients: Clients) -> N
     assert not broken
 
 
+@pytest.mark.proves("serialize_events")
 def test_serialize_events_on_one_thread(mount: Mounting, clients: Clients) -> None:
     record = Recorder(PlainDrive(one=b"1", two=b"2"))
     record.before["on_read_file"] = gate = Gate("/one")
@@ -199,6 +201,12 @@ def test_serialize_events_on_one_thread(mount: Mounting, clients: Clients) -> No
     assert len({f.thread for f in record.fired}) == 1
 
 
+@pytest.mark.proves(
+    "on_worker_thread_creation",
+    "on_worker_thread_termination",
+    "MinWorkerThreadCount",
+    "MaxWorkerThreadCount",
+)
 def test_worker_threads_are_told_and_not_the_creators(mount: Mounting, client: Client) -> None:
     record = Recorder(PlainDrive(file=b"abc"))
     record.handle("on_worker_thread_creation", lambda p: None)

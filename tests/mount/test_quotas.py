@@ -66,6 +66,7 @@ def given(fired: Any) -> dict[str, Any]:
 # --- asking ---
 
 
+@pytest.mark.proves("on_query_quotas", "on_close_quotas_enumeration", "use_disk_quotas")
 @pytest.mark.parametrize("path", ["", "/file"])
 def test_one_user(mount: Mounting, client: Client, path: str) -> None:
     record = serve_quotas(mount, client)
@@ -103,6 +104,7 @@ def test_a_user_without_one(mount: Mounting, client: Client) -> None:
     assert record.names(*QUOTAS) == [QUERY, CLOSE]
 
 
+@pytest.mark.proves("on_query_quotas")
 def test_all_users(mount: Mounting, client: Client) -> None:
     record = serve_quotas(mount, client)
     sids = [SID, "S-1-5-32-544", "S-1-22-1-0", "S-1-5" + "-4294967295" * 15]
@@ -202,6 +204,7 @@ def test_a_quota_that_cannot_be(
 # --- changing ---
 
 
+@pytest.mark.proves("on_set_quotas", "on_close_quotas_enumeration")
 def test_set_and_remove(mount: Mounting, client: Client) -> None:
     record = serve_quotas(mount, client)
 
@@ -294,6 +297,7 @@ def test_numbers_that_are_too_large() -> None:
 # --- defaults ---
 
 
+@pytest.mark.proves("on_get_default_quota_info", "on_set_default_quota_info")
 def test_defaults(mount: Mounting, client: Client) -> None:
     record = serve_quotas(mount, client)
     record.before[SET_DEFAULT] = lambda p: read_only(

@@ -85,6 +85,7 @@ def record(mount: Mounting, client: Client) -> Iterator[Recorder]:
     assert set(record.names()) <= QUESTIONS
 
 
+@pytest.mark.proves("storage_characteristics", "STGC_READONLY_DEVICE")
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_write_is_refused(record: Recorder, client: Client, way: str) -> None:
     with refused(errno.EROFS):

@@ -64,6 +64,7 @@ def gone(routed: Routed) -> bool:
 # --- data ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("route_to_file", "RouteMethod")
 @every_transport
 def test_reading_and_writing_fire_nothing(routed: Routed, client: Client) -> None:
     assert client.call("os.pread(f, 100, 0)") == LOCAL
@@ -80,6 +81,7 @@ def test_closing_fires_nothing_and_lets_the_file_go(routed: Routed, client: Clie
     assert routed.record.names() == []
 
 
+@pytest.mark.proves("route_to_file")
 def test_as_root_the_kernel_moves_the_data_itself(
     mount: Mounting, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

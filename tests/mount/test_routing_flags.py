@@ -77,6 +77,7 @@ def mirrored(
 OPEN, CLOSE = "on_open_file", "on_close_file"
 
 
+@pytest.mark.proves("CBFS_ROUTE_OPEN_EVENT", "CBFS_ROUTE_CLOSE_EVENT", "CBFS_ROUTE_CLEANUP_EVENT")
 @coherent_transports
 @pytest.mark.parametrize(
     ("flags", "wanted"),
@@ -110,6 +111,7 @@ def test_opening_and_closing(
     assert fired(routed) == wanted
 
 
+@pytest.mark.proves("CBFS_ROUTE_FILE_READ_ONLY")
 @coherent_transports
 def test_read_only(mount: Mounting, client: Client, tmp_path: Path, transport: Transport) -> None:
     flags = c.CBFS_ROUTE_FILE_READ_ONLY
@@ -148,6 +150,7 @@ def test_a_refused_open_lets_the_local_file_go(
 # --- sizes and attributes ------------------------------------------------------------------------
 
 
+@pytest.mark.proves("CBFS_ROUTE_SET_FILE_SIZES_EVENT")
 @coherent_transports
 def test_sizes(mount: Mounting, client: Client, tmp_path: Path, transport: Transport) -> None:
     routed = route(mount, client, tmp_path, transport, c.CBFS_ROUTE_SET_FILE_SIZES_EVENT)
@@ -174,6 +177,7 @@ def test_sizes(mount: Mounting, client: Client, tmp_path: Path, transport: Trans
     assert client.call("os.fstat(f).st_size") == routed.local.stat().st_size == 0
 
 
+@pytest.mark.proves("CBFS_ROUTE_SET_FILE_ATTRIBUTES_EVENT")
 @coherent_transports
 def test_attributes(mount: Mounting, client: Client, tmp_path: Path, transport: Transport) -> None:
     flags = c.CBFS_ROUTE_SET_FILE_ATTRIBUTES_EVENT
@@ -188,6 +192,7 @@ def test_attributes(mount: Mounting, client: Client, tmp_path: Path, transport: 
     assert client.call("os.fstat(f).st_mtime") == 1_200_000_000.0000002  # the drive's
 
 
+@pytest.mark.proves("CBFS_ROUTE_SET_VALID_DATA_LENGTH_EVENT")
 def test_valid_data_length(mount: Mounting, client: Client, tmp_path: Path) -> None:
     call = "import cbfsconnect; cbfsconnect.set_valid_data_length(f, 2)"
     for flags in (0, c.CBFS_ROUTE_SET_VALID_DATA_LENGTH_EVENT):
@@ -202,6 +207,7 @@ def test_valid_data_length(mount: Mounting, client: Client, tmp_path: Path) -> N
         assert calls == ([2] if flags else [])
 
 
+@pytest.mark.proves("CBFS_ROUTE_SET_EA_EVENT", "CBFS_ROUTE_QUERY_EA_EVENT")
 @pytest.mark.parametrize("flags", [0, c.CBFS_ROUTE_SET_EA_EVENT | c.CBFS_ROUTE_QUERY_EA_EVENT])
 def test_extended_attributes(mount: Mounting, client: Client, tmp_path: Path, flags: int) -> None:
     routed = route(mount, client, tmp_path, PASSTHROUGH, flags, use_alternate_data_streams=True)
@@ -212,6 +218,7 @@ def test_extended_attributes(mount: Mounting, client: Client, tmp_path: Path, fl
     assert ("/f:x" in routed.handlers.items) is bool(flags)
 
 
+@pytest.mark.proves("CBFS_ROUTE_SET_SECURITY_EVENT", "CBFS_ROUTE_GET_SECURITY_EVENT")
 @pytest.mark.parametrize(
     "flags", [0, c.CBFS_ROUTE_SET_SECURITY_EVENT | c.CBFS_ROUTE_GET_SECURITY_EVENT]
 )
@@ -231,6 +238,7 @@ def test_security(mount: Mounting, client: Client, tmp_path: Path, flags: int) -
     assert asked == (["/f"] if flags else [])
 
 
+@pytest.mark.proves("CBFS_ROUTE_QUERY_QUOTA_EVENT", "CBFS_ROUTE_SET_QUOTA_EVENT")
 def test_quotas_are_the_drives(mount: Mounting, client: Client, tmp_path: Path) -> None:
     flags = c.CBFS_ROUTE_QUERY_QUOTA_EVENT | c.CBFS_ROUTE_SET_QUOTA_EVENT
     for given in (0, flags):
@@ -265,6 +273,7 @@ def test_locks_count_among_the_clients(mount: Mounting, client: Client, tmp_path
 # --- names ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("CBFS_ROUTE_RENAME_EVENT")
 @pytest.mark.parametrize("flags", [0, c.CBFS_ROUTE_RENAME_EVENT])
 def test_renaming(mount: Mounting, client: Client, tmp_path: Path, flags: int) -> None:
     routed, folder = mirrored(mount, client, tmp_path, flags)
@@ -286,6 +295,7 @@ def test_renaming(mount: Mounting, client: Client, tmp_path: Path, flags: int) -
     assert client.call("os.listdir(at + '/d')") == ["h"]
 
 
+@pytest.mark.proves("CBFS_ROUTE_CAN_FILE_BE_DELETED_EVENT")
 @pytest.mark.parametrize("flags", [0, c.CBFS_ROUTE_CAN_FILE_BE_DELETED_EVENT])
 @pytest.mark.parametrize("is_open", [False, True])
 def test_deleting(
@@ -317,6 +327,7 @@ def test_a_read_only_file_is_not_deleted(mount: Mounting, client: Client, tmp_pa
     assert (folder / "d/f").read_bytes() == LOCAL
 
 
+@pytest.mark.proves("CBFS_ROUTE_CREATE_HARD_LINK_EVENT")
 @pytest.mark.parametrize("flags", [0, c.CBFS_ROUTE_CREATE_HARD_LINK_EVENT])
 def test_linking(mount: Mounting, client: Client, tmp_path: Path, flags: int) -> None:
     routed, folder = mirrored(mount, client, tmp_path, flags, use_hard_links=True)
@@ -338,6 +349,7 @@ def test_linking(mount: Mounting, client: Client, tmp_path: Path, flags: int) ->
 # --- directories ---------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("CBFS_ROUTE_ENUMERATE_DIRECTORY_EVENT")
 @pytest.mark.parametrize("flags", [0, c.CBFS_ROUTE_ENUMERATE_DIRECTORY_EVENT])
 def test_listing(mount: Mounting, client: Client, tmp_path: Path, flags: int) -> None:
     routed, folder = mirrored(mount, client, tmp_path, flags)
@@ -352,6 +364,7 @@ def test_listing(mount: Mounting, client: Client, tmp_path: Path, flags: int) ->
     assert client.call("sum(e.is_file() for e in os.scandir(at + '/d'))") == len(found)
 
 
+@pytest.mark.proves("CBFS_ROUTE_IS_DIRECTORY_EMPTY_EVENT")
 @pytest.mark.parametrize(
     ("flags", "wanted"),
     [
@@ -403,6 +416,7 @@ def cached(
     return Routed(record, handlers, drive.cbfs, str(drive.mountpoint), folder), folder
 
 
+@pytest.mark.proves("enable_route_cache")
 @coherent_transports
 def test_what_the_cache_has_fires_nothing(
     mount: Mounting, client: Client, tmp_path: Path, transport: Transport
@@ -476,6 +490,7 @@ def test_what_is_replaced_is_not_kept_in_it(
     assert client.call("open(at + '/f', 'rb').read()") == b"the drive's own"
 
 
+@pytest.mark.proves("disable_route_cache", "enable_route_cache")
 @coherent_transports
 @pytest.mark.parametrize("invalidate", [False, True])
 def test_disabling_it(

@@ -85,6 +85,7 @@ def secure(mount: Mounting, client: Client, **options: Any) -> tuple[Recorder, S
 # --- Reading ----------------------------------------------------------------------------
 
 
+@pytest.mark.proves("on_get_file_security", "use_windows_security")
 @both_settings
 def test_every_parameter_of_get(mount: Mounting, client: Client, fire_all: bool) -> None:
     record, drive, cbfs = secure(mount, client, fire_all=fire_all)
@@ -119,6 +120,7 @@ def test_every_parameter_of_get(mount: Mounting, client: Client, fire_all: bool)
     assert record.one("on_open_file").desired_access == 0x20000
 
 
+@pytest.mark.proves("on_get_file_security")
 def test_a_buffer_that_is_too_small_is_replaced_by_one_that_fits(
     mount: Mounting, client: Client
 ) -> None:
@@ -223,6 +225,7 @@ def test_a_failing_get(
 # --- Writing ----------------------------------------------------------------------------
 
 
+@pytest.mark.proves("on_set_file_security")
 @both_settings
 def test_every_parameter_of_set(mount: Mounting, client: Client, fire_all: bool) -> None:
     record, drive, cbfs = secure(mount, client, fire_all=fire_all)

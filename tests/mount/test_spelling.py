@@ -236,6 +236,7 @@ def test_a_directory_that_is_moved_takes_all_below_with_it(
 # --- Exact names ------------------------------------------------------------------------
 
 
+@pytest.mark.proves("use_case_sensitive_file_names")
 def test_exact_names_are_different_files(mount: Mounting, client: Client) -> None:
     drive = PlainDrive(name=b"lower", NAME=b"upper")
     record, _ = serve(
@@ -279,6 +280,7 @@ class ShortNames(FoldingDrive):
             p.short_file_name = "LONGNA~1.TXT"
 
 
+@pytest.mark.proves("use_short_file_names")
 def test_a_short_name_is_another_spelling(mount: Mounting, client: Client) -> None:
     drive = ShortNames(**{"long name.text": b"data"})
     serve(mount, client, drive, use_short_file_names=True, config=FOREVER)
@@ -314,6 +316,7 @@ LEARNT = {
 }
 
 
+@pytest.mark.proves("use_short_file_names")
 @pytest.mark.parametrize("learnt", LEARNT)
 def test_a_short_name_is_known_by_what_the_drive_says_of_the_long_one(
     mount: Mounting, client: Client, learnt: str, options: dict[str, Any]

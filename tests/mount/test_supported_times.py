@@ -48,11 +48,13 @@ def test_without_support_the_change_time_is_that_of_the_last_write(
     assert client.call(TIMES) == (READ, WRITTEN, WRITTEN)
 
 
+@pytest.mark.proves("support_change_time_attribute")
 def test_with_support_it_is_the_drives(mount: Mounting, client: Client) -> None:
     served(mount, client, support_change_time_attribute=True)
     assert client.call(TIMES) == (READ, WRITTEN, CHANGED)
 
 
+@pytest.mark.proves("support_change_time_attribute")
 @pytest.mark.parametrize("supported", [False, True])
 def test_a_change_time_is_set_only_with_support(
     mount: Mounting, client: Client, supported: bool
@@ -73,6 +75,7 @@ def test_a_change_time_is_set_only_with_support(
 # --- last access ---
 
 
+@pytest.mark.proves("on_set_file_attributes")
 @both_settings
 def test_closing_what_was_read_sets_the_time(
     mount: Mounting, client: Client, fire_all: bool
@@ -160,6 +163,7 @@ def test_a_drive_that_cannot_be_changed_keeps_its_times(mount: Mounting, client:
     assert not record.all("on_set_file_attributes")
 
 
+@pytest.mark.proves("support_last_access_time_attribute")
 def test_without_support_it_is_set_with_the_last_write_only(
     mount: Mounting, client: Client
 ) -> None:

@@ -62,6 +62,7 @@ def unlock(start: int, length: int) -> str:
 # --- Parameters and contexts ------------------------------------------------------------
 
 
+@pytest.mark.proves("on_unlock_file")
 @both_settings
 def test_every_parameter(mount: Mounting, client: Client, fire_all: bool) -> None:
     record, cbfs = serve(mount, client, LockingDrive(f=bytes(100)), fire_all=fire_all)
@@ -284,6 +285,7 @@ def test_the_end_of_the_drive(mount: Mounting, client: Client) -> None:
 # --- Everything at once -----------------------------------------------------------------
 
 
+@pytest.mark.proves("SupportUnlockAllRequests", "on_unlock_file")
 @both_settings
 def test_closing_unlocks_everything_where_the_drive_wants_that(
     mount: Mounting, client: Client, fire_all: bool

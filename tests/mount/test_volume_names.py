@@ -44,6 +44,7 @@ def serve_drive(mount: Mounting, client: Client, **options: Any) -> Recorder:
     return record
 
 
+@pytest.mark.proves("on_set_volume_label", "on_get_volume_label")
 @pytest.mark.parametrize("label", ["", "x", "A label with spaces", "ü" * 32, "a" * 32])
 @pytest.mark.parametrize("path", ["", "/file"])
 def test_a_new_label(mount: Mounting, client: Client, label: str, path: str) -> None:
@@ -93,6 +94,7 @@ def test_the_name_of_later_editions(mount: Mounting, client: Client) -> None:
     assert client.call("c.get_volume_label(at)") == "LATER"
 
 
+@pytest.mark.proves("on_get_volume_object_id", "on_set_volume_object_id")
 def test_object_id(mount: Mounting, client: Client) -> None:
     record = serve_drive(mount, client)
     value = bytes(range(64))

@@ -144,6 +144,7 @@ STUCK_CALLS = {
 PATHS = {"on_create_file": "/d/created", "on_get_file_info": "/e/info"}
 
 
+@pytest.mark.proves("reset_timeout")
 def test_a_handler_that_takes_too_long_is_answered_for(
     mount: Mounting, record: Recorder, clients: Callable[[str], Client]
 ) -> None:

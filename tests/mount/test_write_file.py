@@ -57,6 +57,7 @@ def data_of(record: Recorder) -> bytes:
 # --- Parameters -------------------------------------------------------------------------
 
 
+@pytest.mark.proves("on_write_file")
 @at_once
 @both_settings
 def test_every_parameter(mount: Mounting, client: Client, how: Any, fire_all: bool) -> None:

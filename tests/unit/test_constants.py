@@ -78,6 +78,7 @@ def parse_expected() -> dict[str, int]:
     return numbers
 
 
+@pytest.mark.proves("every constant")
 @pytest.mark.parametrize(("name", "value"), parse_expected().items())
 def test_value(name: str, value: int) -> None:
     assert getattr(constants, name) == value

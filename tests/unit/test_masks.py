@@ -4,9 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbfsconnect.masks import matches
+from cbfsconnect import CBFS
 
 
+def matches(mask: str, name: str, case_sensitive: bool) -> bool:
+    return CBFS.file_matches_mask(mask, name, case_sensitive)
+
+
+@pytest.mark.proves("file_matches_mask")
 @pytest.mark.parametrize(
     ("mask", "name", "expected"),
     [

@@ -156,6 +156,7 @@ def test_state_is_read_only(cbfs: CBFS, name: str) -> None:
 # --- settings ---------------------------------------------------------------------------
 
 
+@pytest.mark.proves("config")
 def test_config_reads_and_sets(cbfs: CBFS) -> None:
     assert cbfs.config("SectorSize") == "512"
     assert cbfs.config("SectorSize=4096") == ""

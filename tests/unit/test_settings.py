@@ -24,6 +24,8 @@ DEFAULTS = {
     "UseFileIds": "False",
     "UserModeFileCacheSize": "0",
     "LoggingEnabled": "False",
+    "AsyncDeleteStorageNotifications": "True",
+    "DeviceChangeBroadcastsEnabled": "True",
     "PathSeparator": "/",
     "MetadataCacheTimeout": "1.0",
     "StreamSeparator": ":",

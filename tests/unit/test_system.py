@@ -19,6 +19,7 @@ from cbfsconnect import (
 GUID = "{0A7B4C1E-5E0D-4B52-9C55-5A0F4C6B7D21}"
 
 
+@pytest.mark.proves("get_driver_status", "get_module_version")
 def test_the_driver_is_the_kernels_fuse() -> None:
     drive = CBFS()
     assert drive.get_driver_status(GUID, MODULE_DRIVER) == MODULE_STATUS_RUNNING
@@ -29,6 +30,7 @@ def test_the_driver_is_the_kernels_fuse() -> None:
     assert drive.get_module_version(GUID, MODULE_PNP_BUS) == 0
 
 
+@pytest.mark.proves("get_module_version")
 def test_the_helper_is_fusermount3() -> None:
     assert CBFS().get_module_version(GUID, MODULE_HELPER_DLL) >> 48 == 3
 
@@ -40,12 +42,16 @@ def test_what_is_no_module_is_refused() -> None:
         assert refused.value.code == cbfsconnect.ERROR_INVALID_PARAMETER
 
 
+@pytest.mark.proves("install", "uninstall")
 def test_installing_finds_everything_there() -> None:
     modules = MODULE_DRIVER | MODULE_HELPER_DLL
     assert CBFS().install(None, GUID, None, modules, 0) == 0
     assert CBFS().uninstall(None, GUID, None, 0) == 0
 
 
+@pytest.mark.proves(
+    "register_icon", "unregister_icon", "is_icon_registered", "set_icon", "reset_icon"
+)
 def test_icons_are_registered_chosen_and_forgotten(tmp_path: Path) -> None:
     icon = tmp_path / "drive.ico"
     icon.touch()
@@ -94,6 +100,7 @@ def fake_shutdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeShutdo
     return FakeShutdown(tmp_path, monkeypatch)
 
 
+@pytest.mark.proves("shutdown_system")
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -136,5 +143,6 @@ def test_a_shutdown_needs_root_and_a_time_to_come(
     assert not fake_shutdown.told.exists()
 
 
+@pytest.mark.proves("is_cbfs_volume")
 def test_an_ordinary_directory_is_no_drive(tmp_path: Path) -> None:
     assert not CBFS.is_cbfs_volume(str(tmp_path))

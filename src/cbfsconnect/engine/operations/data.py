@@ -41,6 +41,8 @@ def read(engine: Engine, worker: Worker, request: Request) -> Reply:
     try:
         if not engine.options.read_outside_eof:
             size = _inside(engine, node, handle, position, size)
+            if not size:
+                return wire.empty(request.unique)
         done = read_into(engine, node, handle, position, worker.output(size))
         return worker.data_reply(request.unique, done) if done >= 0 else -done
     finally:
