@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import textwrap
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from cbfsconnect import CBFS, EVENTS
 from cbfsconnect.engine.operations import OPERATIONS
 from cbfsconnect.fuse.abi import Opcode
 from cbfsconnect.settings import SETTINGS
+from cbfsconnect.testing import CHECKS
 from support.client import run
 from support.documents import agrees, blocks_of, commands_of, shell
 from support.programs import REPOSITORY, Program
@@ -151,6 +153,42 @@ def test_semantics_tells_of_every_request_and_every_event() -> None:
         assert hasattr(CBFS, name) or any(
             name in (p.name for p in e.parameters) for e in EVENTS.values()
         ), name
+
+
+# --- test your drive ------------------------------------------------------------------------------
+
+
+def test_testing_a_drive_works_as_shown(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    program, tests, script = tmp_path / "mydrive.py", tmp_path / "test_mydrive.py", ""
+    wrong = ["            e.enumeration_context = iter(self.files)\n"]
+    wrong.append("        self.files[e.file_name] = before + bytes(e.buffer_view)\n")
+    python = f"PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={REPOSITORY / 'src'}"
+    for block in blocks_of("docs/test-your-drive.md", "python", "console"):
+        if block.language == "console":
+            for command, shown in commands_of(block.text):
+                printed = shell(f"export {python}; {command}", tmp_path)
+                assert agrees(shown, printed), f"line {block.line}, {command}:\n{printed}"
+        elif block.text.startswith(" "):  # replaces a line
+            line = wrong.pop(0)
+            assert line in program.read_text()
+            program.write_text(program.read_text().replace(line, block.text))
+        elif "DriveTests" in block.text:
+            tests.write_text(block.text)
+        elif program.exists():
+            script = block.text
+        else:
+            program.write_text(block.text)
+    assert not wrong
+    (tmp_path / "script.py").write_text(script)
+    printed = shell(f"export {python}; python script.py", tmp_path)
+    assert agrees("MyDrive: … passed, 0 failed, … not supported, in … s\n", printed), printed
+
+
+def test_testing_a_drive_names_every_group_of_checks() -> None:
+    text = (REPOSITORY / "docs/test-your-drive.md").read_text(encoding="utf-8")
+    groups = re.findall(r"^\| `(\w+)` \|", text.partition("## What is checked")[2], re.MULTILINE)
+    assert groups == list(dict.fromkeys(name.partition(".")[0] for name in CHECKS))
 
 
 # --- troubleshooting ------------------------------------------------------------------------------

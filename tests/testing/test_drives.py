@@ -84,8 +84,8 @@ def test_a_drive_that_stores_at_fsync_is_durable() -> None:
     assert [result.outcome for result in report] == [Outcome.PASSED] * 2, str(report)
 
 
-def test_the_right_drives_that_others_are_made_of_pass() -> None:
-    check_drive(broken(), skip="contexts.nothing_left*").raise_failures()
+def test_the_drives_that_are_broken_elsewhere_are_right_by_themselves() -> None:
+    check_drive(broken(), skip=["contexts.*", "locks.*", "directories.big"]).raise_failures()
 
 
 def test_an_object_of_class_cbfs_may_be_checked() -> None:

@@ -71,7 +71,7 @@ def test_the_command_explains_failures_and_ends_with_1(tmp_path: Path) -> None:
         assert "FAILED         files.write_and_read" in printed
         assert "    did       read('file')\n" in printed
         assert "    expected  b'Hello, drive.\\n'" in printed
-        assert "on_write_file(file_name='/check-" in printed
+        assert "on_write_file(file_name='/check" in printed
         assert "Python, run by another process" in printed
 
 
@@ -109,7 +109,7 @@ def test_the_command_lists_the_checks(tmp_path: Path) -> None:
 class TestChosenChecksOfTheMemoryDrive(DriveTests):
     """Collected by pytest: this class is the test."""
 
-    select = ("names.rename", "locks.conflict")
+    select = ("names.rename", "names.rename_over")
 
     def make(self) -> MemoryDrive:
         return MemoryDrive()
@@ -143,6 +143,18 @@ def test_unittest_runs_the_checks_too() -> None:
     assert "ZeroDivisionError" in text
     assert "test_faces.py" in text, "the line of the handler"
     assert not result.errors
+
+
+def test_what_the_drive_does_not_claim_is_skipped() -> None:
+    class Lockless(DriveTests):
+        select = ("locks.conflict",)
+
+        def make(self) -> MemoryDrive:
+            return MemoryDrive()
+
+    test: Any = Lockless()
+    with pytest.raises(unittest.SkipTest, match="not supported by this drive: it has no on_lock"):
+        test.test_locks_conflict()
 
 
 def test_a_class_that_makes_no_drive_says_so() -> None:

@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         timeout=given.timeout,
         progress=show,
     )
-    print("\n".join(report.end(legend=not report.ok, everything=not given.quiet)).lstrip("\n"))
+    end = "\n".join(report.end(legend=not report.ok, everything=not given.quiet))
+    print(end.lstrip("\n") if given.quiet and report.ok else end)
     return 0 if report.ok else 1
 
 

@@ -65,7 +65,7 @@ _DETAILS = {
     "gid",
 }
 _OPENING = ("on_open_file", "on_create_file")
-_MOST_DATA, _LONGEST, _LONGEST_PATH = 24, 70, 200
+_MOST_DATA, _LONGEST, _LONGEST_PATH = 24, 60, 90
 
 
 @dataclass(eq=False)
@@ -149,7 +149,7 @@ def _plain(value: Any) -> str:
 
 
 def _short(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    return text if len(text) <= longest else f"{text[: longest - 20]}…{text[-19:]}"
 
 
 @dataclass

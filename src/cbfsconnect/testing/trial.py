@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import textwrap
 import time
 from collections.abc import Callable
@@ -93,6 +94,9 @@ REFUSALS = {errno.EPERM, errno.EROFS, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOT
 """How a filesystem says that it does not have a feature at all."""
 
 _MOST_EVENTS, _MOST_STEPS, _SETTLE_S = 30, 8, 5.0
+
+
+_numbers = itertools.count(1)
 
 
 class NotSupported(Exception):
@@ -233,7 +237,7 @@ class Trial(Actor):
         """Make a directory for the check; if that does not work, the root has to do."""
         self._client.run("os.chdir(at)", at=self.drive.mountpoint)
         if features.missing("create", self.cbfs) is None:
-            name = f"check-{time.time_ns():x}"
+            name = f"check{next(_numbers)}-{os.getpid():x}"
             try:
                 self._client.start("os.mkdir(name); os.chdir(name)", name=name)
                 self._client.finish(self.source.timeout)

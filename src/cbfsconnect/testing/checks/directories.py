@@ -45,6 +45,23 @@ def made_and_removed(t: Trial) -> None:
 
 
 @check(
+    "directories.own_names",
+    "a listing has what is in the directory, not what is further down",
+    "create",
+    rule="readdir(3): the entries of this directory.",
+    hint="on_enumerate_directory must give names whose path is directory_name, one '/', and the "
+    "name: a path that only begins with directory_name may lie deeper, or beside it.",
+)
+def own_names(t: Trial) -> None:
+    """Directories with similar names, and one in another."""
+    t.probe("os.makedirs('d/below/deeper'); os.mkdir('dd'); os.mkdir('d2')", "directories")
+    t("os.close(os.open('d/below/file', os.O_CREAT | os.O_WRONLY))")
+    t.equal("sorted(os.listdir())", ["d", "d2", "dd"])
+    t.equal("os.listdir('d')", ["below"])
+    t.equal("sorted(os.listdir('d/below')), os.listdir('dd')", (["deeper", "file"], []))
+
+
+@check(
     "directories.deep",
     "directories in directories, twenty deep",
     "write",
@@ -55,7 +72,7 @@ def deep(t: Trial) -> None:
     """A long path."""
     t.probe("os.mkdir('d')", "directories")
     t("path = '/'.join(['d'] * 20); os.makedirs(path, exist_ok=True); write(path + '/file', b'x')")
-    t.equal("read(path + '/file'), os.listdir('d/d')", (b"x", ["d"]))
+    t.equal("read(path + '/file'), os.listdir(path)", (b"x", ["file"]))
 
 
 @check(

@@ -70,23 +70,28 @@ def every_byte(t: Trial) -> None:
     "writing in the middle leaves the rest as it is",
     "write",
     rule="pwrite(2) writes at the given offset, and changes nothing else.",
-    hint=_WRITE_HINT + " A slice assignment of another length would move what follows.",
+    hint=_WRITE_HINT + " What lies "
+    "behind stays: a slice assignment of another length would move it.",
 )
 def positions(t: Trial) -> None:
-    """Overwriting parts, forwards and backwards."""
+    """Overwriting parts, forwards and backwards; more than the kernel writes out at once."""
+    t("write('file', b'0123456789' * 20_000)")
     t(
         """
-        write("file", b"0123456789" * 1000)
         fd = os.open("file", os.O_RDWR)
-        os.pwrite(fd, b"middle", 5003)
+        os.pwrite(fd, b"middle", 50_003)
         os.pwrite(fd, b"start", 0)
-        os.pwrite(fd, b"end", 9997)
+        os.pwrite(fd, b"end", 199_997)
         """
     )
-    wanted = bytearray(b"0123456789" * 1000)
-    wanted[5003:5009], wanted[0:5], wanted[9997:] = b"middle", b"start", b"end"
-    t.equal("os.pread(fd, 20000, 0)", bytes(wanted))
+    wanted = bytearray(b"0123456789" * 20_000)
+    wanted[50_003:50_009], wanted[0:5], wanted[199_997:] = b"middle", b"start", b"end"
+    t.equal("os.pread(fd, 300_000, 0)", bytes(wanted))
     t("os.close(fd)")
+    t.equal("read('file')", bytes(wanted))
+    t("fd = os.open('file', os.O_WRONLY); os.pwrite(fd, b'again', 20_001); os.close(fd)")
+    wanted[20_001:20_006] = b"again"
+    t.equal("len(read('file'))", 200_000)
     t.equal("read('file')", bytes(wanted))
 
 
