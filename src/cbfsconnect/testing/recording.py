@@ -193,6 +193,8 @@ class Recording:
     fired: list[Fired] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     paused: bool = False
+    kept: bool = True
+    """False if the drive is served by another process, so that nothing is recorded."""
     open: int = 0
     """So many open events succeeded that no close event has followed yet."""
 

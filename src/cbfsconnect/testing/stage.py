@@ -63,14 +63,14 @@ class Stage:
             self.fired += forgotten + recording.fired
 
     @contextmanager
-    def apart(self) -> Iterator[tuple[Trial, Callable[[], None]]]:
+    def apart(self, point: str | None = None) -> Iterator[tuple[Trial, Callable[[], None]]]:
         """Have a process of its own serve a drive; the function kills it."""
         try:
-            server = Apart(self.source, self.point, self.storage)
+            server = Apart(self.source, point or self.point, self.storage)
         except RuntimeError as error:
             raise CheckFailed(f"came      the drive cannot be mounted: {error}") from None
         try:
-            with self._process(Drive(CBFS(), self.point), Recording()) as trial:
+            with self._process(Drive(CBFS(), server.point), Recording(kept=False)) as trial:
                 yield trial, server.kill
         finally:
             server.kill()

@@ -233,6 +233,11 @@ class Trial(Actor):
         """The drive's object of class CBFS."""
         return self.drive.cbfs
 
+    @property
+    def root(self) -> str:
+        """Where the drive is mounted."""
+        return self.drive.mountpoint
+
     def settle_in(self) -> None:
         """Make a directory for the check; if that does not work, the root has to do."""
         self._client.run("os.chdir(at)", at=self.drive.mountpoint)
@@ -345,6 +350,8 @@ class Trial(Actor):
         return "\n".join(left_out + steps[-_MOST_STEPS:])
 
     def _events(self) -> str:
+        if not self.recording.kept:
+            return ""
         here = self.directory.removeprefix(self.drive.mountpoint) or "/"
         fired = [f for f in self.recording.fired[self._since :] if not _is_way(f, here)]
         return list_events(fired, everything=self.details)

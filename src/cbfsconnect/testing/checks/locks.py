@@ -160,22 +160,26 @@ def unmounted(s: Stage) -> None:
     mounts=False,
 )
 def of_others(s: Stage) -> None:
-    """The storage is opened twice."""
+    """The storage is opened twice, by two processes."""
     lock = "fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)"
-    with ExitStack() as stack:
-        t = stack.enter_context(s.mounted(stack.enter_context(s.made())))
+    with s.made() as made, s.mounted(made) as t:
         if not s.source.takes_directory:
             raise NotSupported("its factory takes no directory: it cannot be opened twice")
         _both(t)
         t("os.chdir(at); write('locked', b'x' * 100)", at=s.point)
-        t("fd = os.open('locked', os.O_RDWR); os.fsync(fd)")
-        point = stack.enter_context(s.further_point())
+    with ExitStack() as stack:
         try:
-            other = stack.enter_context(s.mounted(stack.enter_context(s.made()), point))
-            other.attempt("os.chdir(at); fd = os.open('locked', os.O_RDWR)", at=point)
+            other, _ = stack.enter_context(s.apart(stack.enter_context(s.further_point())))
+            t = stack.enter_context(s.mounted(stack.enter_context(s.made())))
+            for one in (other, t):
+                one.attempt("os.chdir(at); fd = os.open('locked', os.O_RDWR)", at=one.root)
         except (CheckFailed, OSError) as error:
             raise NotSupported(f"its storage cannot be opened twice: {error}") from None
-        t(lock)
-        other.fails(lock, "EAGAIN", "EACCES")
+        t.note("[a process on the other drive] ", lock, {})
+        other(lock)
+        t.fails(lock, "EAGAIN", "EACCES")
+        t.note("[a process on the other drive] ", "fcntl.lockf(fd, fcntl.LOCK_UN)", {})
+        other("fcntl.lockf(fd, fcntl.LOCK_UN)")
+        t(lock, hint=_UNLOCK_HINT)
         t("fcntl.lockf(fd, fcntl.LOCK_UN)")
         other(lock, hint=_UNLOCK_HINT)
