@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cbfsconnect import CBFS, EVENTS, constants
+from cbfsconnect import CBFS, EVENTS, constants, errors
 from cbfsconnect.properties import Change, Property
 from cbfsconnect.settings import SETTINGS, ChangeRule
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY_CONSTANT = "every constant"
+EVERY_ERROR = "every error code"
 KINDS = ("events", "properties", "methods", "settings", "constants")
 
 _CHANGES = {
@@ -32,6 +33,10 @@ _CHANGES = {
     Change.BEFORE_STORAGE: "assigned before `create_storage`",
     Change.NEVER: "read",
 }
+_ERRORS = (
+    "Win32 error codes, for `result_code` and of `CBFSConnectError`: "
+    "[what each becomes](errors.md)."
+)
 _RULES = {
     ChangeRule.ANY: "`config` at any time",
     ChangeRule.ACTIVE: "`config` while no media is mounted",
@@ -66,6 +71,7 @@ class Contract:
         self.names: dict[str, list[str]] = _toml("contract.toml")
         more = _toml("conformance.toml")
         self.differs: dict[str, str] = more["differs"]
+        self.of_groups: dict[str, str] = more["constants"]
         self.refused: list[str] = more["methods"]["refused"]
         self.only: list[str] = more["methods"]["only"]
         self.proofs = proofs(tests)
@@ -83,8 +89,10 @@ class Contract:
         for name in sorted({*self.names["settings"], *SETTINGS}):
             yield self._setting(name)
         groups = constant_groups()
-        for name in dict.fromkeys([*constants.__all__, *self.names["constants"]]):
-            yield self._member("constants", name, groups.get(name, ""), "")
+        errors_ = [name for name in errors.__all__ if name.startswith("ERROR_")]
+        for name in dict.fromkeys([*constants.__all__, *self.names["constants"], *errors_]):
+            does = _ERRORS if name in errors_ else groups.get(name, "")
+            yield self._member("constants", name, does, "")
 
     def gaps(self) -> Iterator[Gap]:
         """What is wrong."""
@@ -95,16 +103,25 @@ class Contract:
                 yield Gap(member.name, "is not there, or does not say what it does")
             if not member.proofs:
                 yield Gap(member.name, "is proven by no test")
-            if member.kind != "constants" and not member.differs:
+            if not self.difference(member):
                 yield Gap(member.name, "does not say how it differs from Windows")
-        for name in {*self.differs, *self.refused, *self.only} - known:
+        for name in {*self.differs, *self.refused, *self.only, *self.of_groups} - known:
             yield Gap(name, "is in conformance.toml, but no member")
         for name, tests in self.proofs.items():
-            if name not in known and name != EVERY_CONSTANT:
+            if name not in {*known, EVERY_CONSTANT, EVERY_ERROR}:
                 yield Gap(name, f"is proven by {tests}, but no member")
             if name in constants.__all__:
                 for test in tests:
                     yield from self._unused(name, test)
+
+    def difference(self, member: Member) -> str:
+        """Of constants the first one of their group says it for all."""
+        if member.kind != "constants":
+            return member.differs
+        first = next(
+            (n for n, comment in constant_groups().items() if comment == member.does), member.name
+        )
+        return self.of_groups.get("ERROR_SUCCESS" if member.does == _ERRORS else first, "")
 
     def _unused(self, name: str, test: str) -> Iterator[Gap]:
         """That a constant is used cannot be seen as the test runs: its file must use it."""
@@ -154,8 +171,12 @@ class Contract:
     def _member(self, kind: str, name: str, does: str, trigger: str, differs: str = "") -> Member:
         found = self.proofs.get(name, [])
         if kind == "constants":
-            found = [*self.proofs.get(EVERY_CONSTANT, []), *found]
+            found = [*self.proofs.get(_common_proof(name), []), *found]
         return Member(kind, name, does, trigger, self.differs.get(name, differs), tuple(found))
+
+
+def _common_proof(constant: str) -> str:
+    return EVERY_ERROR if constant.startswith("ERROR_") else EVERY_CONSTANT
 
 
 def proofs(tests: Path) -> dict[str, list[str]]:
@@ -214,7 +235,7 @@ def sections(contract: Contract) -> Iterator[str]:
         own = sum(member.name not in contract.names[kind] for member in of_kind)
         count = f"{len(of_kind) - own} of the contract" + (f", {own} beside it" if own else "")
         if kind == "constants":
-            yield f"## Constants\n\n{count}.\n\n{_constants(of_kind)}"
+            yield f"## Constants\n\n{count}.\n\n{_constants(contract, of_kind)}"
             continue
         rows = [
             (f"`{m.name}`", m.does, m.trigger, _tests(m.proofs), m.differs or "?") for m in of_kind
@@ -223,27 +244,20 @@ def sections(contract: Contract) -> Iterator[str]:
         yield f"## {kind.capitalize()}\n\n{count}.\n\n{_table(header, rows)}"
 
 
-def _constants(members: list[Member]) -> str:
+def _constants(contract: Contract, members: list[Member]) -> str:
     """By group: the values of all are proven together, the meaning of some one by one."""
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(member.does, []).append(member)
-    rows = [(does, *_values_and_meanings(group)) for does, group in groups.items()]
-    values = "The values of all of them: " + _tests(_of_all(members)) + ".\n\n"
-    return values + _table(("what they are", "constants", "those that act, and the proof"), rows)
-
-
-def _values_and_meanings(group: list[Member]) -> tuple[str, str]:
-    common = _of_all(group)
-    own = [(m.name, [test for test in m.proofs if test not in common]) for m in group]
-    meanings = "<br>".join(f"`{name}`: {_tests(tests)}" for name, tests in own if tests)
-    return ", ".join(f"`{m.name}`" for m in group), meanings
-
-
-def _of_all(members: Iterable[Member]) -> list[str]:
-    """The tests that prove each of these."""
-    proofs_of_each = [member.proofs for member in members]
-    return [test for test in proofs_of_each[0] if all(test in p for p in proofs_of_each)]
+    header = ("what they are", "constants", "values proven by", "meaning proven by", "differ")
+    rows = []
+    for does, group in groups.items():
+        common = contract.proofs.get(_common_proof(group[0].name), [])
+        names = ", ".join(f"`{m.name}`" for m in group)
+        own = [(m.name, [test for test in m.proofs if test not in common]) for m in group]
+        meanings = "<br>".join(f"`{name}`: {_tests(tests)}" for name, tests in own if tests)
+        rows.append((does, names, _tests(common), meanings, contract.difference(group[0]) or "?"))
+    return _table(header, rows)
 
 
 def _tests(tests: Iterable[str]) -> str:

@@ -28,8 +28,8 @@ from cbfsconnect.settings import SETTINGS, Settings
 CONTRACT = tomllib.loads(
     (Path(__file__).parents[2] / "tools" / "contract.toml").read_text(encoding="utf-8")
 )
-EVERY_CONSTANT = "every constant"
-"""What the test says that compares them all with a list of its own."""
+TOGETHER = ("every constant", "every error code")
+"""What tests say that compare them all with a list of their own."""
 
 seen: set[str] = set()
 """What has happened since the current test began."""
@@ -39,7 +39,7 @@ _NAMES = {event.params: event.name for event in EVENTS.values()}
 
 def knows(name: str) -> bool:
     """Whether this is something that a test can prove."""
-    return name in NOTED or name in constants.__all__ or name == EVERY_CONSTANT
+    return name in NOTED or name in constants.__all__ or name in TOGETHER
 
 
 # --- noting ---

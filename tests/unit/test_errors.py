@@ -103,6 +103,7 @@ MEANINGS = {
 }
 
 
+@pytest.mark.proves("every error code")
 @pytest.mark.parametrize(("name", "number"), DOCUMENTED.items())
 def test_documented_number(name: str, number: int) -> None:
     assert getattr(errors, name) == number
@@ -118,6 +119,7 @@ def test_each_code_has_one_name() -> None:
     assert len(set(values)) == len(values)
 
 
+@pytest.mark.proves("every error code")
 def test_each_code_stands_in_one_row() -> None:
     placed = [code for codes in errors._CODES_OF_ERRNO.values() for code in codes]
     assert sorted(placed) == sorted(getattr(errors, name) for name in CODE_NAMES)
