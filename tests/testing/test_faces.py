@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import subprocess
 import sys
+import threading
 import unittest
 from pathlib import Path
 from typing import Any
@@ -181,8 +183,6 @@ def test_a_drive_that_cannot_be_mounted_fails_with_the_reason() -> None:
 
 
 def test_a_handler_that_does_not_return_is_shown_where_it_waits() -> None:
-    import threading
-
     never = threading.Event()
 
     def wait(drive: Any, p: Any, right: Any) -> None:
@@ -196,6 +196,36 @@ def test_a_handler_that_does_not_return_is_shown_where_it_waits() -> None:
     assert "none: no answer within 1 s" in result.message
     assert "waits in  on_write_file" in result.message
     assert "never.wait()" in result.message
+
+
+@pytest.mark.parametrize("event", ["on_get_file_info", "on_create_file"])
+def test_a_drive_that_hangs_before_a_check_begins_is_found_too(event: str) -> None:
+    never = threading.Event()
+
+    def wait(drive: Any, p: Any, right: Any) -> None:
+        if p.file_name != "/":
+            never.wait()
+        right(p)
+
+    changes: dict[str, Any] = {event: wait}
+    result = check_drive(broken(**changes), select="files.sync", timeout=1)["files.sync"]
+    never.set()
+    assert result.outcome is Outcome.FAILED
+    assert f"waits in  {event}('/check" in result.message
+    assert "os.mkdir(name)" in result.message
+
+
+def test_a_root_that_fails_later_is_explained() -> None:
+    calls = iter(range(100))
+
+    def fail(drive: Any, p: Any, right: Any) -> None:
+        right(p)
+        if p.file_name == "/" and next(calls) > 1:
+            raise OSError(errno.EACCES, "no more")
+
+    result = check_drive(broken(on_get_file_info=fail), select="files.sync")["files.sync"]
+    assert result.outcome is Outcome.FAILED
+    assert "EACCES" in result.message
 
 
 def test_what_is_claimed_by_properties_counts_with_the_options() -> None:

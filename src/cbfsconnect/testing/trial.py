@@ -240,17 +240,13 @@ class Trial(Actor):
 
     def settle_in(self) -> None:
         """Make a directory for the check; if that does not work, the root has to do."""
-        self._client.run("os.chdir(at)", at=self.drive.mountpoint)
+        self("os.chdir(at)", rule="Every path begins at the root.", at=self.root)
         if features.missing("create", self.cbfs) is None:
             name = f"check{next(_numbers)}-{os.getpid():x}"
-            try:
-                self._client.start("os.mkdir(name); os.chdir(name)", name=name)
-                self._client.finish(self.source.timeout)
-                self.directory = f"{self.drive.mountpoint}/{name}"
-            except OSError:
-                pass
-            except ClientTimeout as late:
-                self.hangs(late)
+            with contextlib.suppress(OSError):
+                self.attempt("os.mkdir(name); os.chdir(name)", name=name)
+                self.directory = f"{self.root}/{name}"
+        self._steps.clear()
         self._forget()
 
     def tidy(self) -> None:
@@ -282,8 +278,11 @@ class Trial(Actor):
         """One more process, in the same directory."""
         self._actors += 1
         client = self.stack.enter_context(Client())
-        client.run(TOOLS + "\nos.chdir(at)", at=self.directory)
-        return Actor(self, client, f"[process {self._actors}] ")
+        client.run(TOOLS)
+        actor = Actor(self, client, f"[process {self._actors}] ")
+        actor("os.chdir(at)", at=self.directory)
+        self._steps.pop()
+        return actor
 
     def note(self, label: str, code: str, names: dict[str, Any], *, since: bool = True) -> None:
         """Note what is done next."""
