@@ -412,6 +412,22 @@ def test_a_forced_end_writes_out_what_is_cached_though_everybody_is_denied(
     assert record.one("on_write_file", "/late").buffer_view == b"late"
 
 
+def test_routed_files_are_opened_by_the_rules(
+    mount: Mounting, client: Client, other: Client, tmp_path: Path
+) -> None:
+    """Their data and attributes come from elsewhere, with no event, but not for everybody."""
+    restricted = Restricted(mount)
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "file").write_bytes(b"routed")
+    restricted.cbfs.enable_route_cache(str(mirror), 0)
+    restricted.grant(client.pid, children=True)
+    assert client.call("Path(at + '/file').read_bytes()", at=restricted.at) == b"routed"
+    for name, code in EVERYTHING.items():
+        assert not restricted.may(other, code), name
+    assert restricted.may(client, READING["open"])
+
+
 def test_ioctls_that_change_something_need_the_right_to_write(
     restricted: Restricted, client: Client
 ) -> None:
@@ -419,8 +435,12 @@ def test_ioctls_that_change_something_need_the_right_to_write(
     set_label, get_label = 0x41009432, 0x81009431
     restricted.deny(client.pid, STG_DACCESS_WRITE)
     assert not restricted.may(client, f"fcntl.ioctl(fd, {set_label}, b'x'.ljust(256, b'\\0'))")
+    assert not restricted.may(client, "fcntl.ioctl(fd, 0x4004cc01, bytes(4))")
+    with pytest.raises(OSError, match="Inappropriate ioctl"):
+        client.run("fcntl.ioctl(fd, 0x8004cc01, bytes(4))")
     restricted.cbfs.remove_denied_process("", client.pid)
     restricted.deny(client.pid)
+    assert not restricted.may(client, "fcntl.ioctl(fd, 0x8004cc01, bytes(4))")
     assert not restricted.may(client, f"fcntl.ioctl(fd, {get_label}, bytes(256))")
 
 

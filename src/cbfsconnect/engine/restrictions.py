@@ -18,7 +18,6 @@ from cbfsconnect import control_layout as layout
 from cbfsconnect.engine.nodes import Directory
 from cbfsconnect.engine.operations import Operation
 from cbfsconnect.engine.operations.table import text
-from cbfsconnect.engine.volume_names import FS_IOC_SETFSLABEL
 from cbfsconnect.fuse import abi
 from cbfsconnect.fuse.abi import Opcode
 
@@ -43,6 +42,8 @@ _LIBRARY_READS = (
     layout.Request.GET_DEFAULT_QUOTA,
 )
 _KERNEL_TIMES = abi.FATTR_MTIME | abi.FATTR_CTIME
+_IOC_WRITE = 1 << 30
+"""The ioctl carries data in, by its own number: those that change something do."""
 _CODE = struct.Struct("=I")
 
 
@@ -121,13 +122,11 @@ def _of_setattr(request: Request) -> int:
 
 
 def _of_ioctl(request: Request) -> int:
-    """What changes the drive or an item needs WRITE, though the descriptor be another's."""
+    """What may change the drive or an item needs WRITE, though the descriptor be another's."""
     cmd = request.body.cmd
-    if cmd == FS_IOC_SETFSLABEL:
-        return WRITE
     control = layout.is_ours(cmd, layout.NR_CONTROL)
     if not control and not layout.is_ours(cmd, layout.NR_LIBRARY):
-        return ANY
+        return WRITE if cmd & _IOC_WRITE else ANY
     data = request.data
     code = _CODE.unpack_from(data)[0] if data is not None and len(data) >= _CODE.size else 0
     if control:
