@@ -52,7 +52,7 @@ class ProgramEvents:
         while True:
             try:
                 data = os.read(self._descriptor, 8192)
-            except BlockingIOError:
+            except OSError:  # there is no more, or the file may not be opened to tell of it
                 return
             at = 0
             while at < len(data):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -563,6 +564,7 @@ def test_a_later_process_with_its_number_is_not_the_creator(
     )
     opener.finish()
     opener.kill()
+    time.sleep(0.02)  # the kernel tells when a process has started to a hundredth of a second
     for _ in range(200):
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(opener.pid - 1))
         with subprocess.Popen(["sleep", "100"]) as later:
