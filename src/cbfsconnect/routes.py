@@ -106,7 +106,7 @@ class Routes:
             )
         routing = self._begin_routing(engine)
         try:
-            return routing.offer(handle, os.fspath(file_name), _checked(flags))
+            return routing.offer(handle, os.fsdecode(file_name), _checked(flags))
         except OSError as error:
             raise _deadlock(file_name) from error
 

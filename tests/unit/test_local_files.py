@@ -67,6 +67,11 @@ def test_a_path_is_followed_as_the_kernel_does(tmp_path: Path, way: str) -> None
     os.close(find("/", NOWHERE))
 
 
+def test_a_name_does_not_end_at_a_nul(mirror: Mirror) -> None:
+    with pytest.raises((OSError, ValueError), match=r"Invalid argument|null"):
+        mirror.find("d/f\0x")
+
+
 def test_what_is_not_there_says_so(tmp_path: Path, way: str) -> None:
     (tmp_path / "f").touch()
     (tmp_path / "loop").symlink_to("loop")

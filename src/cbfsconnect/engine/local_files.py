@@ -159,9 +159,11 @@ class Mirror:
 
 
 def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:
-    how = _HOW.pack(flags, 0, resolve)
+    if "\0" in path:  # where the call would take it to end
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+    how, encoded = _HOW.pack(flags, 0, resolve), os.fsencode(path)
     while True:
-        fd: int = _syscall(_SYS_OPENAT2, directory, os.fsencode(path), how, len(how))
+        fd: int = _syscall(_SYS_OPENAT2, directory, encoded, how, len(how))
         number = ctypes.get_errno()
         if fd >= 0:
             return fd
