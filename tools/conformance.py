@@ -72,8 +72,7 @@ class Contract:
         more = _toml("conformance.toml")
         self.differs: dict[str, str] = more["differs"]
         self.of_groups: dict[str, str] = more["constants"]
-        self.refused: list[str] = more["methods"]["refused"]
-        self.only: list[str] = more["methods"]["only"]
+        self.methods: dict[str, list[str]] = more["methods"]
         self.proofs = proofs(tests)
         self._root = tests.parent
 
@@ -105,7 +104,12 @@ class Contract:
                 yield Gap(member.name, "is proven by no test")
             if not self.difference(member):
                 yield Gap(member.name, "does not say how it differs from Windows")
-        for name in {*self.differs, *self.refused, *self.only, *self.of_groups} - known:
+        told = {
+            *self.differs,
+            *self.of_groups,
+            *(n for names in self.methods.values() for n in names),
+        }
+        for name in told - known:
             yield Gap(name, "is in conformance.toml, but no member")
         for name, tests in self.proofs.items():
             if name not in {*known, EVERY_CONSTANT, EVERY_ERROR}:
@@ -151,10 +155,14 @@ class Contract:
     def _method(self, name: str) -> Member:
         method = getattr(CBFS, name, None)
         trigger = "called"
-        if name in self.refused:
-            trigger = "called; refused inside handlers"
-        elif name in self.only:
-            trigger = "called inside handlers only"
+        if name in self.methods["needs_media"]:
+            trigger += " while media is mounted"
+        elif name in self.methods["needs_drive"]:
+            trigger += " while there is a drive"
+        if name in self.methods["refused"]:
+            trigger += "; refused inside handlers"
+        elif name in self.methods["only"]:
+            trigger += "; inside handlers only"
         does = _beginning(method.__doc__) if method is not None else ""
         return self._member("methods", name, does, trigger)
 

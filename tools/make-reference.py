@@ -343,7 +343,8 @@ def conformance_page() -> str:
         "Linux, what makes it act, which tests prove it, and where it differs from Windows and "
         "why. A test fails when a member is missing here or proven by nothing; and a test that is "
         "named here fails when the event was not fired, the method not called, the property or "
-        "setting not changed while it ran. Of the tests with parameters all together prove it.",
+        "setting not changed while it ran. Of the tests with parameters all together prove it. "
+        "When methods may be called is tried in `tests/mount/test_methods_in_handlers.py`.",
         *conformance.sections(conformance.Contract()),
     )
 

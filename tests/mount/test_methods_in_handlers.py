@@ -88,29 +88,15 @@ def test_inside_and_outside(mount: Mounting, client: Client, name: str) -> None:
         assert code_of(cbfs, name) == c.ERROR_INVALID_STATE
 
 
-NEEDS = {
-    "storage": [
-        "mount_media",
-        "add_mounting_point",
-        "remove_mounting_point",
-        "unmount_media",
-        "delete_storage",
-    ],
-    "media": [
-        "unmount_media",
-        "notify_directory_change",
-        "release_unused_files",
-        "flush_file",
-        "add_granted_process",
-        "add_denied_process",
-        "remove_granted_process",
-        "remove_denied_process",
-        "create_opened_files_snapshot",
-    ],
-}
+NEEDS = [
+    (state, name)
+    for state in ("drive", "media")
+    for name in RULES[f"needs_{state}"]
+    if name not in RULES["only"]  # they say first that they are not inside a handler
+]
 
 
-@pytest.mark.parametrize(("state", "name"), [(s, n) for s, names in NEEDS.items() for n in names])
+@pytest.mark.parametrize(("state", "name"), NEEDS)
 def test_what_must_be_there_before_a_call(state: str, name: str) -> None:
     cbfs = c.CBFS()
     cbfs.initialize(GUID)
