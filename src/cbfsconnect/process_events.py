@@ -94,8 +94,6 @@ class ProcessEvents:
                     raise EventsLost from None
                 raise
             what, cpu, at = _EVENT.unpack_from(message, _EVENT_AT)
-            if what == _NONE:  # the answer to somebody who begins to listen has no place in line
-                continue
             self._check_sequence(message, cpu)
             if what == _FORK:
                 _, parent, thread, process = _PIDS.unpack_from(message, _DATA_AT)
@@ -115,7 +113,8 @@ class ProcessEvents:
         self._socket.close()
 
     def _check_sequence(self, message: bytes, cpu: int) -> None:
-        """Each processor numbers its events. Not all losses are told otherwise."""
+        """Each processor numbers its events, answers to other listeners among them. Not all losses
+        are told otherwise."""
         sequence = _CONNECTOR.unpack_from(message, _CONNECTOR_AT)[2]
         expected = self._sequences.get(cpu)
         self._sequences[cpu] = (sequence + 1) & 0xFFFFFFFF

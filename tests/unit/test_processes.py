@@ -119,6 +119,20 @@ def test_the_kernel_tells_of_processes_before_they_run() -> None:
     assert any(isinstance(e, Started) and e.parent == process.pid for e in told[at:])
 
 
+def test_others_who_listen_are_no_loss() -> None:
+    try:
+        events = ProcessEvents()
+    except OSError as error:
+        pytest.skip(f"this kernel does not tell: {error}")
+    for _ in range(20):
+        other = ProcessEvents()
+        subprocess.Popen(["true"]).wait()
+        assert list(other.read())
+        other.close()
+        assert list(events.read())
+    events.close()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes other namespaces")
 def test_nobody_listens_to_numbers_of_another_namespace() -> None:
     """The kernel would tell, too, in the numbers of the machine."""
