@@ -86,7 +86,8 @@ def mount(
         cbfs.mount_media(timeout)
         cbfs.add_mounting_point(os.fspath(mountpoint))
     except BaseException:
-        cbfs.delete_storage(True)
+        if cbfs.storage_present:  # else somebody has unmounted it at once
+            cbfs.delete_storage(True)
         raise
     return Drive(cbfs, os.path.abspath(mountpoint))
 

@@ -650,6 +650,18 @@ def test_a_mount_that_fails_leaves_nothing(tmp_path: Path, record: Recorder) -> 
     assert (set(threading.enumerate()), os.listdir("/proc/self/fd")) == before
 
 
+def test_a_drive_that_is_unmounted_while_it_is_mounted_says_so(
+    point: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unmounted(self: CBFS, *arguments: Any) -> None:
+        self.delete_storage(True)  # as the umount of somebody else does
+        raise CBFSConnectError(ERROR_BUSY, "it was unmounted at once")
+
+    monkeypatch.setattr(CBFS, "add_mounting_point", unmounted)
+    with pytest.raises(CBFSConnectError, match="at once"):
+        cbfsconnect.mount(MemoryDrive(), point)
+
+
 def test_handlers_without_events_are_refused(point: Path) -> None:
     with pytest.raises(TypeError, match="no on_"):
         cbfsconnect.mount(object(), point)
