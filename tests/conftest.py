@@ -15,10 +15,19 @@ settings.register_profile("default-without-deadline", deadline=None)
 settings.load_profile("default-without-deadline")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of our own."""
+    parser.addoption(
+        "--async-handlers",
+        action="store_true",
+        help="turn all handlers into `async def` (tests whose handlers block will fail)",
+    )
+
+
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mounting]:
+def mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mounting]:
     """A function that mounts handlers, as `cbfsconnect.mount` does, for the time of the test."""
-    with mounting(tmp_path) as function:
+    with mounting(tmp_path, request.config.getoption("--async-handlers")) as function:
         yield function
 
 

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import time
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cbfsconnect import constants as c
 from cbfsconnect import lifetime, masks
@@ -52,6 +52,9 @@ from cbfsconnect.settings import Settings
 from cbfsconnect.system import System
 from cbfsconnect.volume import check_volume, features_of, fire_volume_event, options_of
 
+if TYPE_CHECKING:
+    import asyncio
+
 log = logging.getLogger("cbfsconnect")
 
 _SHORTEST_TIMEOUT_MS = 3000
@@ -59,6 +62,9 @@ _READY_WITHIN_S = 10.0
 _LONGEST_WAIT_S = 1.0
 """A signal that comes as a wait begins, or on another thread, does not end it: Python runs its
 handler when the main thread wakes. So it wakes now and then, and Ctrl-C always works."""
+_SOME, _MANY = 64, 8192
+"""How many read-aheads and late writes the kernel may have under way at once: a thread each, and
+without."""
 _CLOSING_WITHIN_S = 10.0
 """So long a forced end waits for the handlers of on_close_file and on_unmount."""
 _RELEASED_WITHIN_S = 1.0
@@ -136,6 +142,24 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
             configuration_string, active=self._active, storage=self._storage
         )
 
+    @property
+    def event_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Linux extension: the loop on which `async def` handlers run; None: one of the drive's.
+
+        To be set before media is mounted, when handlers shall share what belongs to a loop of the
+        program: sessions, pools, queues. It must run for as long as the drive is mounted; methods
+        that wait for handlers are then called from other threads (`asyncio.to_thread`).
+        """
+        return self._handler_loop.programs_own
+
+    @event_loop.setter
+    def event_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        if self._active:
+            raise CBFSConnectError(
+                ERROR_INVALID_STATE, "event_loop can be changed only while no media is mounted"
+            )
+        self._handler_loop.programs_own = loop
+
     # --- life cycle ----------------------------------------------------------------------------
 
     def initialize(self, product_guid: str) -> None:
@@ -206,9 +230,11 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
         self._active = True
         if session is not None:
             session.workers.configure(*self._worker_rules())
-            session.engine = engine
+            if session.flows is not None:
+                session.flows.timeout = self._timeout_s
+            session.serve(engine)
         self._on_event_thread(
-            lambda: fire_volume_event(engine, self.on_mount, CBFSMountEventParams())
+            lambda: fire_volume_event(engine, self._handlers.on_mount, CBFSMountEventParams())
         )
 
     def add_mounting_point(
@@ -299,6 +325,7 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
         if self._active:
             self._take_media_out(force_unmount)
         self._notifier.stop()
+        self._handler_loop.stop(STUCK_AFTER_S)
         self._storage = False
         self._rules.clear()
         lifetime.unregister(self)
@@ -395,6 +422,7 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
             DeviceTransport(mounted.fd),
             features,
             read_ahead=settings.read_ahead,
+            background=_MANY if self._handlers.has_async else _SOME,
             least_workers=least,
             most_workers=most,
             timeout=timeout,
@@ -403,7 +431,8 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
             ended=self._session_ended,
         )
         if self._engine is not None:
-            session.engine = self._engine
+            session.serve(self._engine)
+        self._use_flows(session)
         self._expected_end = False
         self._mounted, self._session = mounted, session
         try:
@@ -418,6 +447,19 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
             self._finish_session()
             raise
         return mounted.mountpoint
+
+    def _use_flows(self, session: Session) -> None:
+        """Requests shall wait for async handlers without a thread. Where only one event may happen
+        at a time there is nothing to gain: then the one worker waits."""
+        if self._handlers.has_async and not self.serialize_events:
+            from cbfsconnect.engine.flows import Flows
+
+            session.use_flows(Flows(session, self._handler_loop, self._timeout_s))
+
+    def _async_handler_assigned(self) -> None:
+        session = self._session
+        if session is not None and session.flows is None:
+            self._use_flows(session)
 
     def _worker_rules(self) -> tuple[int, int, float]:
         """The least and most workers, and the seconds that a handler may take."""
@@ -513,6 +555,7 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
         self._notifier.stop()
         self._stop_event_thread()
         self._rules.clear()
+        self._handler_loop.stop(STUCK_AFTER_S)
         gone.set()
 
     # --- media ---------------------------------------------------------------------------------
@@ -562,7 +605,9 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
                 self._notifier.put(told)
                 self._notifier.wait(STUCK_AFTER_S)
             self._on_event_thread(
-                lambda: fire_volume_event(engine, self.on_unmount, CBFSUnmountEventParams()),
+                lambda: fire_volume_event(
+                    engine, self._handlers.on_unmount, CBFSUnmountEventParams()
+                ),
                 within,
             )
         except TimeoutError:
@@ -599,6 +644,7 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
         self._notifier = Notifier(self._send)
         self._rules.abandon()
         self._rules = AccessRules()
+        self._handler_loop.abandon()
         if session is not None:
             session.abandon()
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from cbfsconnect.engine.current import CURRENT
 from cbfsconnect.engine.engine import Engine
 from cbfsconnect.errors import ERROR_INVALID_STATE, CBFSConnectError
 from cbfsconnect.event_thread import EventThread
@@ -126,12 +127,27 @@ class Originators(PublicProperties):
 
     def _current_worker(self) -> Worker | None:
         session = self._session
-        return session.workers.current() if session is not None else None
+        if session is None:
+            return None
+        flow = CURRENT.get(None)
+        if flow is not None and flow.session is session:
+            return flow
+        return session.workers.current()
 
     def _in_event(self) -> bool:
-        return threading.get_ident() in self._event_threads or self._current_worker() is not None
+        return (
+            threading.get_ident() in self._event_threads
+            or self._current_worker() is not None
+            or self._handler_loop.is_current
+        )
 
     def _refuse_in_event(self, what: str) -> None:
+        if self._handler_loop.would_block:
+            raise CBFSConnectError(
+                ERROR_INVALID_STATE,
+                f"async handlers need this event loop: {what} from another thread, for instance "
+                "with asyncio.to_thread",
+            )
         if self._in_event():
             raise CBFSConnectError(
                 ERROR_INVALID_STATE, f"a handler may not {what}: the drive waits for the handler"

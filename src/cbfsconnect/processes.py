@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import signal
 import struct
 from typing import NamedTuple
 
@@ -187,3 +188,38 @@ def _read(path: str) -> bytes:
         return os.read(descriptor, 4096)
     finally:
         os.close(descriptor)
+
+
+_HARMLESS = frozenset(
+    {
+        *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
+        *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+    }
+)
+"""Signals that end no process that does not handle them."""
+_REQUESTS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+"""Signals that ask a process to end, also when it handles them."""
+
+
+def wants_to_end(thread: int) -> bool:
+    """Whether a signal that waits for a thread of a process ends it, or asks it to.
+
+    Timers and the like interrupt programs that do not expect a read(2) to fail with EINTR: no local
+    filesystem does that. A thread that is gone, or cannot be seen, counts as ended.
+    """
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:
+            lines = dict(
+                line.split(b":", 1) for line in status if line.startswith((b"Sig", b"Shd"))
+            )
+        mask = {name: int(lines[name], 16) for name in (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigCgt")}
+        ignored = int(lines[b"SigIgn"], 16)
+    except (OSError, KeyError, ValueError):
+        return True
+    pending = (mask[b"SigPnd"] | mask[b"ShdPnd"]) & ~mask[b"SigBlk"] & ~ignored
+    caught = mask[b"SigCgt"]
+    return any(
+        number in _REQUESTS if caught >> number - 1 & 1 else number not in _HARMLESS
+        for number in range(1, signal.NSIG)
+        if pending >> number - 1 & 1
+    )

@@ -1,8 +1,9 @@
 """What POSIX and Linux promise of a filesystem, on a mounted memory drive.
 
-Most of it is tried twice: with the drive's own settings, and with those of a drive that knows
+Most of it is tried three times: with the drive's own settings; with those of a drive that knows
 nothing of Linux (no cache, deletion after the last close, every open and close told), so that the
-library itself keeps the promises that the drive would have kept.
+library itself keeps the promises that the drive would have kept; and with `async def` handlers, so
+that the operations in the form that waits without a thread do what the plain ones do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pytest
 
 from cbfsconnect import CBFSCloseFileEventParams, CBFSCreateFileEventParams, MemoryDrive
 from cbfsconnect.constants import FILE_ATTRIBUTE_DIRECTORY, FILE_ATTRIBUTE_NORMAL
+from support.asynchronous import made_async
 from support.client import Client
 from support.mounts import Mounting
 
@@ -33,6 +35,13 @@ PLAIN: dict[str, Any] = {
         "MetadataCacheTimeout": 0,
     },
 }
+
+
+def same(handlers: object) -> object:
+    """The handlers as they are."""
+    return handlers
+
+
 CALLS = """
     import ctypes, socket
     libc = ctypes.CDLL(None, use_errno=True)
@@ -80,10 +89,13 @@ NOREPLACE, EXCHANGE = 1, 2
 KEEP_SIZE, PUNCH_HOLE = 1, 2
 
 
-@pytest.fixture(params=[{}, PLAIN], ids=["posix", "plain"])
+@pytest.fixture(
+    params=[(same, {}), (same, PLAIN), (made_async, {})], ids=["posix", "plain", "async"]
+)
 def here(request: pytest.FixtureRequest, mount: Mounting, client: Client) -> Client:
     """A process whose working directory is a new memory drive."""
-    return settle(client, mount(MemoryDrive(), **request.param).mountpoint)
+    kind, options = request.param
+    return settle(client, mount(kind(MemoryDrive()), **options).mountpoint)
 
 
 @pytest.fixture

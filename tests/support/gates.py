@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -38,6 +39,45 @@ class Gate:
     def open(self) -> None:
         """Let the handler go on, and all that come later."""
         self._open.set()
+
+
+class AsyncGate:
+    """To be awaited by handlers, which then stay in it until the gate is opened."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.cancelled = 0
+        self._changed = threading.Condition()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._open = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Stop here; for handlers."""
+        with self._changed:
+            self._loop = asyncio.get_running_loop()
+            self.inside += 1
+            self._changed.notify_all()
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            with self._changed:
+                self.cancelled += 1
+                self._changed.notify_all()
+            raise
+
+    def wait_for(self, inside: int = 1, cancelled: int = 0) -> None:
+        """Wait until so many handlers have come to the gate, and so many were cancelled there."""
+        with self._changed:
+            enough = self._changed.wait_for(
+                lambda: self.inside >= inside and self.cancelled >= cancelled, DEADLINE_S
+            )
+        assert enough, f"{self.inside} handlers came to the gate, {self.cancelled} were cancelled"
+
+    def open(self) -> None:
+        """Let the handlers go on, and all that come later."""
+        loop = self._loop
+        assert loop is not None, "no handler came to the gate"
+        loop.call_soon_threadsafe(self._open.set)
 
 
 def wait_until_blocked(client: Client) -> None:

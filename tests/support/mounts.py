@@ -10,15 +10,16 @@ from typing import Any
 
 import cbfsconnect
 from cbfsconnect.fuse import mountinfo
+from support.asynchronous import made_async
 
 Mounting = Callable[..., "cbfsconnect.Drive"]
 
 
 @contextmanager
-def mounting(directory: Path) -> Iterator[Mounting]:
+def mounting(directory: Path, as_async: bool = False) -> Iterator[Mounting]:
     """Give a function that mounts handlers at a new directory below `directory`.
 
-    All of it is unmounted at the end; a thread or a mount that stays fails the test.
+    `as_async` makes `async def` handlers of them. All of it is unmounted at the end; a thread or a mount that stays fails the test.
     """
     before = set(threading.enumerate())
     drives: list[cbfsconnect.Drive] = []
@@ -26,6 +27,8 @@ def mounting(directory: Path) -> Iterator[Mounting]:
     def mount(handlers: object, **options: Any) -> cbfsconnect.Drive:
         point = directory / f"mnt{len(drives)}"
         point.mkdir()
+        if as_async:
+            handlers = made_async(handlers)
         drives.append(cbfsconnect.mount(handlers, point, **options))
         return drives[-1]
 

@@ -476,13 +476,3 @@ def test_a_flush_of_the_whole_drive_has_no_name() -> None:
         kernel.call(Opcode.SYNCFS, ROOT, bytes(8))
     fired = record.one("on_flush_file")
     assert fired.given == {"file_name": "", "file_context": 0, "result_code": 0}
-
-
-def test_a_coroutine_function_is_no_handler() -> None:
-    async def read(params: c.CBFSReadFileEventParams) -> None:
-        """It would never run."""
-
-    cbfs = CBFS()
-    with pytest.raises(TypeError, match="async def"):
-        cbfs.on_read_file = read  # type: ignore[assignment]
-    assert cbfs.on_read_file is None

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cbfsconnect import constants as c
@@ -38,6 +38,7 @@ from cbfsconnect.events import (
     CBFSGetReparsePointEventParams,
     HandlerTable,
 )
+from cbfsconnect.events.asynchronous import AsyncHandler
 from cbfsconnect.fuse import abi, wire
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ class Engine:
         from cbfsconnect.engine.operations import OPERATIONS
 
         self._judge = judge
-        self._serve_by(OPERATIONS)
+        self._table: Mapping[int, Operation] = OPERATIONS
+        self._resuming: Callable[[Mapping[int, Operation]], Mapping[int, Operation]] | None = None
+        self._use_table()
         self.on = on
         self.options = options
         self.send = send
@@ -106,10 +109,12 @@ class Engine:
         self._stable_ids = options.stable_ids
         self.fsencode = os.fsencode
 
-    def _serve_by(self, table: dict[int, Operation]) -> None:
+    def _use_table(self) -> None:
+        """Put the way of requests together. A drive pays only for what it has: each of these makes
+        another table of operations."""
         from cbfsconnect.engine.restrictions import guarded
 
-        # A drive without access rules pays nothing for them: it has another table.
+        table = self._table if self._resuming is None else self._resuming(self._table)
         self.operation_of = (table if self._judge is None else guarded(self._judge, table)).get
 
     def route_by(self, routing: Routing) -> None:
@@ -118,7 +123,15 @@ class Engine:
 
         self.routing = self.handles.routing = routing
         self.info = routing.info  # type: ignore[method-assign] # so nobody asks who need not
-        self._serve_by(ROUTED_OPERATIONS)
+        self._table = ROUTED_OPERATIONS
+        self._use_table()
+
+    def resume_by(
+        self, resuming: Callable[[Mapping[int, Operation]], Mapping[int, Operation]]
+    ) -> None:
+        """Have requests wait without a thread: by a table made of that of plain operations."""
+        self._resuming = resuming
+        self._use_table()
 
     def _bound_caches(self) -> None:
         options = self.options
@@ -162,8 +175,12 @@ class Engine:
         handler = self.on.on_error
         if handler is None:
             return
+        params = CBFSErrorEventParams(code, description)
         try:
-            handler(CBFSErrorEventParams(code, description))
+            if isinstance(handler, AsyncHandler):
+                handler.start(params)  # nothing waits for it, the thread of its loop least of all
+            else:
+                handler(params)
         except BaseException:
             log.exception("on_error failed")
 

@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from cbfsconnect.engine.nodes import Directory, Node
     from cbfsconnect.engine.workers import Worker
@@ -31,7 +31,7 @@ class Place:
         self.node: Node | None = node
 
 
-_Owner: TypeAlias = "Worker | Place"
+Owner: TypeAlias = "Worker | Place"
 
 
 class _Readers:
@@ -44,29 +44,35 @@ class _Readers:
         self.count = 1
 
 
-class _Ticket:
+class Ticket:
     """A place in the line of one file; its lock is released when the turn has come."""
 
     __slots__ = ("lock", "node", "owner", "shared")
 
-    def __init__(self, owner: _Owner, node: Node, shared: bool) -> None:
+    def __init__(self, owner: Owner, node: Node, shared: bool) -> None:
         self.owner = owner
         self.node = node
         self.shared = shared
         self.lock = threading.Lock()
         self.lock.acquire()
 
+    def admit(self) -> None:
+        """The turn has come."""
+        self.lock.release()
+
 
 class FileOrder:
     """Who is in which file. Keys are node ids; negative ones stand for names without a node."""
 
     def __init__(self) -> None:
-        self._inside: dict[int, _Owner | _Readers] = {}
+        self._inside: dict[int, Owner | _Readers] = {}
         self._take = self._inside.setdefault
-        self._lines: dict[int, deque[_Ticket]] = {}
+        self._lines: dict[int, deque[Ticket]] = {}
         self._mutex = threading.Lock()
         self._changed = threading.Condition(self._mutex)
         self._moving: list[Directory] = []
+        self.parked: list[Callable[[], object]] = []
+        """Called once when a move begins or ends to be possible: who waits without a thread."""
 
     def enter(self, key: int, node: Node, worker: Worker) -> None:
         """Wait until nobody else is in the file, and go in."""
@@ -149,15 +155,15 @@ class FileOrder:
 
         `mine` are the places of who moves it.
         """
-        with self._changed:
+        with self._mutex:
             self._moving.append(directory)
-            self._changed.wait_for(lambda: not self._busy_below(directory, mine))
+        self._until(lambda: not self._busy_below(directory, mine))
 
     def end_move(self, directory: Directory) -> None:
         """Let those go on who wait for the move."""
         with self._changed:
             self._moving.remove(directory)
-            self._changed.notify_all()
+            self._notify()
 
     def _busy_below(self, directory: Directory, mine: Collection[Place]) -> bool:
         return any(
@@ -171,8 +177,19 @@ class FileOrder:
         return any(_is_below(node, directory) for node in nodes for directory in moving)
 
     def _wait_for_moves(self, nodes: Collection[Node], seconds: float | None = None) -> bool:
+        return self._until(lambda: not self._moves_above(nodes), seconds)
+
+    def _until(self, holds: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Wait until something holds that the end of a move or a leaving may bring about."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._moves_above(nodes), seconds)
+            return self._changed.wait_for(holds, seconds)
+
+    def _notify(self) -> None:
+        """Have all look again who wait in `_until`; the lock is held."""
+        self._changed.notify_all()
+        parked, self.parked = self.parked, []
+        for go_on in parked:
+            go_on()
 
     def _join_readers(self, key: int, node: Node, worker: Worker) -> None:
         with self._mutex:
@@ -185,24 +202,30 @@ class FileOrder:
             self._wait_in_line(key, node, worker, shared=True)
 
     def _wait_in_line(
-        self, key: int, node: Node, owner: _Owner, *, shared: bool, seconds: float = -1
+        self, key: int, node: Node, owner: Owner, *, shared: bool, seconds: float = -1
     ) -> bool:
-        ticket = _Ticket(owner, node, shared)
+        ticket = Ticket(owner, node, shared)
+        self.line_up(key, ticket)
+        return ticket.lock.acquire(timeout=seconds) or not self.withdraw(key, ticket)
+
+    def line_up(self, key: int, ticket: Ticket) -> None:
+        """Take the last place in the line of a file."""
         with self._mutex:
             self._lines.setdefault(key, deque()).append(ticket)
             # The holder may have gone before the line was there for it to see.
             if key not in self._inside:
                 self._admit(key)
-        if ticket.lock.acquire(timeout=seconds):
-            return True
+
+    def withdraw(self, key: int, ticket: Ticket) -> bool:
+        """Go out of the line; False when the ticket was let in at the last moment."""
         with self._mutex:
             line = self._lines.get(key)
             if line is None or ticket not in line:
-                return True  # let in at the last moment
+                return False
             line.remove(ticket)
             if not line:
                 del self._lines[key]
-            return False
+            return True
 
     def _wake(self, key: int) -> None:
         with self._changed:
@@ -212,19 +235,19 @@ class FileOrder:
         if key in self._lines and key not in self._inside:
             self._admit(key)
         if self._moving:
-            self._changed.notify_all()
+            self._notify()
 
     def _admit(self, key: int) -> None:
         """Let the first of the line in, and with a reader those right behind it who read too."""
         line = self._lines[key]
         first = line[0]
-        holder: _Owner | _Readers = _Readers(first.node) if first.shared else first.owner
+        holder: Owner | _Readers = _Readers(first.node) if first.shared else first.owner
         if self._take(key, holder) is not holder:
             return  # somebody slipped in; their leave comes back here
-        line.popleft().lock.release()
+        line.popleft().admit()
         while isinstance(holder, _Readers) and line and line[0].shared:
             holder.count += 1
-            line.popleft().lock.release()
+            line.popleft().admit()
         if not line:
             del self._lines[key]
 

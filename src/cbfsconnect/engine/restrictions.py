@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from cbfsconnect import constants as c
@@ -23,7 +23,7 @@ from cbfsconnect.fuse.abi import Opcode
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
-    from cbfsconnect.engine.operations import Reply
+    from cbfsconnect.engine.operations import Operation, Reply
     from cbfsconnect.engine.workers import Worker
     from cbfsconnect.fuse.wire import Request
 
@@ -57,7 +57,7 @@ class Judge(Protocol):
         """Whether no process is behind the request."""
 
 
-def guarded(judge: Judge, table: dict[int, Operation]) -> dict[int, Operation]:
+def guarded(judge: Judge, table: Mapping[int, Operation]) -> Mapping[int, Operation]:
     """A table of operations as a drive with access rules has it: refused requests are EACCES."""
     return {
         opcode: _guard(operation, _NEEDS[opcode], judge) if opcode in _NEEDS else operation

@@ -12,11 +12,12 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cbfsconnect.engine.dropped import take_back
-from cbfsconnect.engine.workers import Worker, Workers
+from cbfsconnect.engine.workers import Workers
 from cbfsconnect.fuse import wire
 from cbfsconnect.fuse.abi import ROOT_ID, InitFlag, Opcode
 from cbfsconnect.fuse.backing import BackingFiles
@@ -25,7 +26,9 @@ from cbfsconnect.fuse.transport import READ_AGAIN, SESSION_ENDED
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
+    from cbfsconnect.engine.flows import Flows
     from cbfsconnect.engine.operations import Reply
+    from cbfsconnect.engine.workers import ThreadWorker, Worker
     from cbfsconnect.fuse.transport import Transport
     from cbfsconnect.fuse.wire import Request
 
@@ -60,6 +63,7 @@ class Session:
         features: InitFlag,
         *,
         read_ahead: int = 1 << 20,
+        background: int = 64,
         least_workers: int = 1,
         most_workers: int = 0,
         timeout: float = 0.0,
@@ -69,9 +73,11 @@ class Session:
     ) -> None:
         self.engine: Engine | None = None
         self.backing: BackingFiles | None = None
+        self.flows: Flows | None = None
         self._transport = transport
         self._features = _ALWAYS | features
         self._read_ahead = read_ahead
+        self._background = background
         self._ended = ended
         self._ready = threading.Event()
         self._over = threading.Event()
@@ -83,7 +89,7 @@ class Session:
         self._send = transport.send
         self.workers = Workers(
             self._serve,
-            self._answer_late,
+            self.answer_late,
             least=least_workers,
             most=most_workers,
             timeout=timeout,
@@ -131,11 +137,16 @@ class Session:
         drive is in use.
         """
         self.engine = None
+        if self.flows is not None:
+            self.flows.interrupt_all()
         self.workers.stop()
         self._given_up = True
         if self.workers.count():
             wake(self.workers.count())
-        stuck = self.workers.join(timeout)
+        deadline = time.monotonic() + timeout
+        stuck: list[Worker] = [*self.workers.join(timeout)]
+        if self.flows is not None:
+            stuck.extend(self.flows.join(max(0.0, deadline - time.monotonic())))
         self._transport.cut()
         for worker in stuck:
             log.warning("a handler did not return: %r is left behind", worker.request)
@@ -155,9 +166,21 @@ class Session:
         if self._given_up:
             self._transport.close()
 
+    def serve(self, engine: Engine) -> None:
+        """Media is in: requests go to its engine."""
+        if self.flows is not None:
+            engine.resume_by(self.flows.resuming)
+        self.engine = engine
+
+    def use_flows(self, flows: Flows) -> None:
+        """From now on requests wait for `async def` handlers without a thread."""
+        self.flows = flows
+        if self.engine is not None:
+            self.engine.resume_by(flows.resuming)
+
     # --- one request ---------------------------------------------------------------------------
 
-    def _serve(self, worker: Worker) -> bool:
+    def _serve(self, worker: ThreadWorker) -> bool:
         """Read a request and serve it; False when the session is over."""
         try:
             length = self._receive(worker.buffer)
@@ -185,7 +208,7 @@ class Session:
             try:
                 reply = operation(engine, worker, request)
             except Exception as error:
-                reply = self._failed(engine, request, error)
+                reply = self.failed(engine, request, error)
             if engine is not self.engine or worker.late is request:
                 self._drop(engine, worker, request, reply)
             elif isinstance(reply, bytes):
@@ -198,6 +221,26 @@ class Session:
         finally:
             worker.request = None
         return True
+
+    def finish(self, engine: Engine, worker: Worker, request: Request, reply: Reply) -> None:
+        """Answer a request that was suspended."""
+        if engine is not self.engine or worker.late is request:
+            self._drop(engine, worker, request, reply)
+        else:
+            self._answer(engine, worker, request, reply)
+
+    def failed(self, engine: Engine, request: Request, error: Exception) -> int:
+        """What goes wrong in an operation becomes EIO."""
+        log.error("%r could not be served", request, exc_info=error)
+        engine.tell_error(errno.EIO, f"{request!r}: {type(error).__name__}: {error}")
+        return errno.EIO
+
+    def answer_late(self, request: Request) -> None:
+        """Answer for a handler that takes too long; its own answer is dropped."""
+        if request.opcode in wire.NO_REPLY:
+            return
+        log.warning("%r timed out in its handler", request)
+        self.send(wire.error(request.unique, errno.ETIMEDOUT))
 
     def _read_failed(self, worker: Worker, error: OSError) -> bool:
         """Whether to read again."""
@@ -212,12 +255,6 @@ class Session:
         if engine is None or request.opcode == Opcode.INIT:
             return self._without_engine(request)
         return errno.ENOSYS
-
-    def _failed(self, engine: Engine, request: Request, error: Exception) -> int:
-        """What goes wrong in an operation becomes EIO."""
-        log.error("%r could not be served", request, exc_info=error)
-        engine.tell_error(errno.EIO, f"{request!r}: {type(error).__name__}: {error}")
-        return errno.EIO
 
     def _answer(
         self, engine: Engine | None, worker: Worker, request: Request, reply: Reply
@@ -239,7 +276,7 @@ class Session:
             log.error("the kernel refused the reply to %r: %s", request, error)
             self.send(wire.error(request.unique, errno.EIO))
         if engine is not None:
-            take_back(engine, worker, request, reply)
+            self._take_back(engine, worker, request, reply)
 
     def _drop(self, engine: Engine, worker: Worker, request: Request, reply: Reply) -> None:
         """Nobody wants this reply: it is late, or media was taken out meanwhile."""
@@ -247,14 +284,13 @@ class Session:
             return
         if worker.late is not request and reply is not None:
             self._answer(None, worker, request, self._without_engine(request))
-        take_back(engine, worker, request, reply)
+        self._take_back(engine, worker, request, reply)
 
-    def _answer_late(self, request: Request) -> None:
-        """Answer for a handler that takes too long; its own answer is dropped."""
-        if request.opcode in wire.NO_REPLY:
-            return
-        log.warning("%r timed out in its handler", request)
-        self.send(wire.error(request.unique, errno.ETIMEDOUT))
+    def _take_back(self, engine: Engine, worker: Worker, request: Request, reply: Reply) -> None:
+        if self.flows is not None and self.flows.on_loop:  # its events wait for the loop
+            self.workers.visit(lambda other: take_back(engine, other, request, reply))
+        else:
+            take_back(engine, worker, request, reply)
 
     def _refuse(self, error: wire.MalformedMessage) -> None:
         unknown = isinstance(error, wire.UnknownOpcode)
@@ -283,6 +319,8 @@ class Session:
             # One filesystem below: with more, what is stacked itself could be a backing file, but
             # nothing could be stacked on the drive.
             max_stack_depth=1 if InitFlag.PASSTHROUGH in self._features else 0,
+            max_background=self._background,
+            congestion_threshold=self._background * 3 // 4,
         )
         if isinstance(agreed, Refused):
             if not agreed.retry:
@@ -308,6 +346,8 @@ class Session:
             self._refusal = self._refusal or "the drive was unmounted at once"
             self._ready.set()
             engine = self.engine
+            if self.flows is not None:
+                self.flows.interrupt_all()
             if engine is not None:
                 engine.close_all(worker)
             self._over.set()

@@ -13,12 +13,14 @@ also answers requests whose event has timed out.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cbfsconnect.fuse.abi import WriteIn, layout
 from cbfsconnect.fuse.wire import IN_HEADER_SIZE, OUT_HEADER_SIZE, data_in_place
@@ -60,22 +62,11 @@ def _memory(size: int, before: int) -> memoryview:
 
 
 class Worker:
-    """One thread, with its buffers and the request it is at."""
+    """Who serves a request: what operations and handlers may ask about it."""
 
-    __slots__ = (
-        "_answer",
-        "buffer",
-        "late",
-        "limit",
-        "node",
-        "request",
-        "seen",
-        "seen_at",
-        "wake",
-    )
+    __slots__ = ("_answer", "late", "limit", "node", "request", "seen_at")
 
     def __init__(self) -> None:
-        self.buffer = _memory(REQUEST_BYTES, _BEFORE_DATA_WRITTEN)
         self._answer: memoryview | None = None
         self.request: Request | None = None
         self.node: Node | None = None
@@ -83,21 +74,43 @@ class Worker:
         """The request that was answered in the handler's place. Not a flag: it is set from another
         thread, and must not be taken for that of the next request."""
         self.limit: float | None = None
-        self.seen: Request | None = None
         self.seen_at = 0.0
-        self.wake = threading.Semaphore(0)
 
     def output(self, size: int) -> memoryview:
         """Memory for the data that answers a READ; it is this worker's until it has answered."""
         end = OUT_HEADER_SIZE + size
         if self._answer is None or end > len(self._answer):
-            self._answer = _memory(max(end, REQUEST_BYTES), OUT_HEADER_SIZE)
+            self._answer = self._allocate(end)
         return self._answer[OUT_HEADER_SIZE:end]
 
     def data_reply(self, unique: int, size: int) -> memoryview:
         """The answer to a READ with what was put into the beginning of `output`."""
         assert self._answer is not None
         return data_in_place(self._answer, unique, size)
+
+    @staticmethod
+    def _allocate(size: int) -> memoryview:
+        return memoryview(bytearray(size))
+
+
+class ThreadWorker(Worker):
+    """One thread, with its buffers and the request it is at."""
+
+    __slots__ = ("buffer", "seen", "wake")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = _memory(REQUEST_BYTES, _BEFORE_DATA_WRITTEN)
+        self.seen: Request | None = None
+        self.wake = threading.Semaphore(0)
+
+    @staticmethod
+    def _allocate(size: int) -> memoryview:
+        return _memory(max(size, REQUEST_BYTES), OUT_HEADER_SIZE)
+
+
+Visit: TypeAlias = "Callable[[ThreadWorker], object]"
+"""A part of a request's way that needs a thread of its own; it must not raise."""
 
 
 class Workers:
@@ -110,7 +123,7 @@ class Workers:
 
     def __init__(
         self,
-        serve: Callable[[Worker], bool],
+        serve: Callable[[ThreadWorker], bool],
         late: Callable[[Request], None],
         *,
         least: int = 1,
@@ -127,15 +140,16 @@ class Workers:
         self._end = end
         self._drained = drained
         self._mutex = threading.Lock()
-        self._all: set[Worker] = set()
+        self._all: set[ThreadWorker] = set()
         self._threads: list[threading.Thread] = []
         """Of all workers, and of those that have left `_all` but not quite ended."""
-        self._by_thread: dict[int, Worker] = {}
-        self._asleep: list[Worker] = []
+        self._by_thread: dict[int, ThreadWorker] = {}
+        self._asleep: list[ThreadWorker] = []
+        self._visits: deque[Visit] = deque()
         self._stopping = False
         self._stopped = threading.Lock()
         self._stopped.acquire()
-        self.reading: set[Worker] = set()
+        self.reading: set[ThreadWorker] = set()
         self.blocking: set[int] = set()
         self._scores: dict[int, float] = {}
         self._watching = threading.Event()
@@ -158,7 +172,7 @@ class Workers:
                 self._new()
         self._watchman.start()
 
-    def current(self) -> Worker | None:
+    def current(self) -> ThreadWorker | None:
         """The worker whose thread this is, None on any other thread."""
         return self._by_thread.get(threading.get_ident())
 
@@ -173,6 +187,9 @@ class Workers:
             if not self._stopping:
                 self._stopping = True
                 self._stopped.release()
+            visits, self._visits = self._visits, deque()
+        for visit in visits:
+            self._receive_apart(visit)
         for worker in sleepers:
             worker.wake.release()
         self._watching.set()
@@ -181,7 +198,7 @@ class Workers:
         """In a forked child: the worker whose handler forked, if it returns here, shall end."""
         self._stopping = True
 
-    def join(self, timeout: float) -> list[Worker]:
+    def join(self, timeout: float) -> list[ThreadWorker]:
         """Wait until all threads have ended, for `timeout` seconds; those that have not.
 
         Not to be called by a worker.
@@ -217,9 +234,36 @@ class Workers:
             elif len(self._all) < self._most:
                 self._new()
 
-    def _new(self) -> None:
-        worker = Worker()
-        self.reading.add(worker)  # from now on: nobody shall start another in its place
+    def visit(self, visit: Visit) -> None:
+        """Have a worker do this soon, before it reads another request."""
+        with self._mutex:
+            if not self._stopping:
+                self._visits.append(visit)
+                if self._asleep:
+                    self._asleep.pop().wake.release()
+                elif len(self._all) <= self._most:  # one more than may read: all may be at that
+                    self._new(reads=False)
+                return
+        self._receive_apart(visit)
+
+    def _receive_apart(self, visit: Visit) -> None:
+        """The session is over: what is under way still comes to its end."""
+
+        def run() -> None:
+            worker = ThreadWorker()
+            self._by_thread[threading.get_ident()] = worker
+            try:
+                visit(worker)
+            finally:
+                del self._by_thread[threading.get_ident()]
+
+        with contextlib.suppress(RuntimeError):  # the interpreter ends
+            threading.Thread(target=run, name="cbfs-worker", daemon=True).start()
+
+    def _new(self, reads: bool = True) -> None:
+        worker = ThreadWorker()
+        if reads:
+            self.reading.add(worker)  # from now on: nobody shall start another in its place
         thread = threading.Thread(target=self._run, args=(worker,), name="cbfs-worker", daemon=True)
         self._all.add(worker)
         self._threads = [other for other in self._threads if other.is_alive()]
@@ -231,7 +275,7 @@ class Workers:
             self.reading.discard(worker)
             log.warning("no more threads can be started; %d serve the drive", len(self._all))
 
-    def _run(self, worker: Worker) -> None:
+    def _run(self, worker: ThreadWorker) -> None:
         self._by_thread[threading.get_ident()] = worker
         self._begin()
         has_served = is_lost = False
@@ -239,8 +283,13 @@ class Workers:
             serve, reading = self._serve, self.reading
             while not self._stopping:
                 reading.discard(worker)
-                if reading and not self._sleep(worker):
-                    break
+                if self._visits:
+                    self._receive_visit(worker)
+                    continue
+                if reading:
+                    if not self._sleep(worker):
+                        break
+                    continue
                 reading.add(worker)
                 if not serve(worker):
                     break
@@ -258,12 +307,22 @@ class Workers:
             if is_lost:
                 self.add_reader()
 
-    def _sleep(self, worker: Worker) -> bool:
+    def _receive_visit(self, worker: ThreadWorker) -> None:
+        try:
+            visit = self._visits.popleft()
+        except IndexError:
+            return  # another worker was quicker
+        if not self._watched:
+            self._watched = True
+            self._watching.set()
+        visit(worker)
+
+    def _sleep(self, worker: ThreadWorker) -> bool:
         """Wait to be needed; False when it is time to end."""
         with self._mutex:
             if self._stopping:
                 return False
-            if not self.reading:
+            if self._visits or not self.reading:
                 return True
             self._asleep.append(worker)
         if worker.wake.acquire(timeout=_SLEEP_S):
@@ -328,7 +387,7 @@ class Workers:
                 del self._scores[opcode]
                 self.blocking.discard(opcode)
 
-    def _check_timeout(self, worker: Worker, request: Request, now: float) -> None:
+    def _check_timeout(self, worker: ThreadWorker, request: Request, now: float) -> None:
         limit = self._timeout if worker.limit is None else worker.limit
         if limit and worker.late is not request and now - worker.seen_at > limit:
             worker.late = request

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
+from cbfsconnect.event_loop import HandlerLoop
+from cbfsconnect.events.asynchronous import AsyncHandler, is_async
 from cbfsconnect.events.control import (
     CBFSFsctlEventParams,
     CBFSIoctlEventParams,
@@ -85,6 +86,8 @@ class HandlerTable:
     def __init__(self) -> None:
         for name in EVENTS:
             setattr(self, name, None)
+        self.has_async = False
+        """Whether any of them was ever `async def`."""
 
     if TYPE_CHECKING:  # a real one would make every look-up slow
 
@@ -92,7 +95,10 @@ class HandlerTable:
 
 
 class EventSlot(Generic[P]):
-    """One `on_…` attribute: assign a callable that takes the params object, or None."""
+    """One `on_…` attribute: assign a callable that takes the params object, or None.
+
+    The callable may be `async def`.
+    """
 
     def __init__(self, params: type[P]) -> None:
         self.params = params
@@ -102,20 +108,25 @@ class EventSlot(Generic[P]):
     @overload
     def __get__(self, source: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, source: EventSource, owner: type) -> Callable[[P], None] | None: ...
-    def __get__(self, source: EventSource | None, owner: type) -> Self | Callable[[P], None] | None:
+    def __get__(self, source: EventSource, owner: type) -> Callable[[P], Any] | None: ...
+    def __get__(self, source: EventSource | None, owner: type) -> Self | Callable[[P], Any] | None:
         if source is None:
             return self
-        handler: Callable[[P], None] | None = getattr(source._handlers, self.name)
-        return handler
+        handler = getattr(source._handlers, self.name)
+        assigned: Callable[[P], Any] | None = (
+            handler.function if isinstance(handler, AsyncHandler) else handler
+        )
+        return assigned
 
-    def __set__(self, source: EventSource, handler: Callable[[P], None] | None) -> None:
+    def __set__(self, source: EventSource, handler: Callable[[P], Any] | None) -> None:
         if handler is not None and not callable(handler):
             raise TypeError(f"{self.name} takes a callable with one argument, or None")
-        if inspect.iscoroutinefunction(handler):
-            # Called like any other it would do nothing, and the request would succeed.
-            raise TypeError(f"{self.name} takes a plain function: async def is not supported yet")
-        setattr(source._handlers, self.name, handler)
+        if handler is None or not is_async(handler):
+            setattr(source._handlers, self.name, handler)
+            return
+        setattr(source._handlers, self.name, AsyncHandler(handler, source._handler_loop))
+        source._handlers.has_async = True
+        source._async_handler_assigned()
 
 
 class EventSource:
@@ -123,6 +134,10 @@ class EventSource:
 
     def __init__(self) -> None:
         self._handlers = HandlerTable()
+        self._handler_loop = HandlerLoop()
+
+    def _async_handler_assigned(self) -> None:
+        """Called when a handler that is `async def` is there from now on."""
 
     def set_handlers(self, handlers: object) -> None:
         """Assigns every method of `handlers` whose name is that of an event.

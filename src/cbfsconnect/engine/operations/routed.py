@@ -56,40 +56,51 @@ def _serves(*opcodes: Opcode) -> Callable[[Operation], Operation]:
     return enter
 
 
-def _on_routed(opcode: Opcode, shared: bool = False) -> Callable[[_Serve], _Serve]:
-    """Have the decorated function serve requests about routed files that begin with the handle.
+class _OnRouted:
+    """Has a function serve requests about routed files that begin with the handle.
 
     It runs in the order of the file's events, `shared` with others of this kind.
     """
 
+    _usual: Callable[[Engine, Worker, Request], Reply]
+    _serve: Callable[[Engine, Worker, Request, Handle, Route], Reply]
+
+    def __init__(self, opcode: Opcode, serve: _Serve, shared: bool) -> None:
+        self._usual = OPERATIONS[opcode]
+        self._serve = serve
+        self._shared = shared
+
+    def __call__(self, engine: Engine, worker: Worker, request: Request) -> Reply:
+        """Serve one request."""
+        handle = engine.handles.get(request.fields[0])
+        routing = engine.routing
+        if routing is None or handle is None:
+            return self._usual(engine, worker, request)
+        if routing.is_ending(handle):
+            _end(engine, worker, handle)
+        if not routing.hides(handle.state):
+            return self._usual(engine, worker, request)
+        node, order = handle.node, engine.order
+        begin, end = (
+            (order.enter_shared, order.leave_shared) if self._shared else (order.enter, order.leave)
+        )
+        begin(node.id, node, worker)
+        try:
+            route = routing.of(node)
+            if route is not None:
+                return self._serve(engine, worker, request, handle, route)
+        except OSError as error:
+            return error.errno or errno.EIO
+        finally:
+            end(node.id)
+        return self._usual(engine, worker, request)
+
+
+def _on_routed(opcode: Opcode, shared: bool = False) -> Callable[[_Serve], _Serve]:
+    """Have the decorated function serve such requests about routed files."""
+
     def enter(serve: _Serve) -> _Serve:
-        usual = OPERATIONS[opcode]
-
-        def operation(engine: Engine, worker: Worker, request: Request) -> Reply:
-            handle = engine.handles.get(request.fields[0])
-            routing = engine.routing
-            if routing is None or handle is None:
-                return usual(engine, worker, request)
-            if routing.is_ending(handle):
-                _end(engine, worker, handle)
-            if not routing.hides(handle.state):
-                return usual(engine, worker, request)
-            node, order = handle.node, engine.order
-            begin, end = (
-                (order.enter_shared, order.leave_shared) if shared else (order.enter, order.leave)
-            )
-            begin(node.id, node, worker)
-            try:
-                route = routing.of(node)
-                if route is not None:
-                    return serve(engine, worker, request, handle, route)
-            except OSError as error:
-                return error.errno or errno.EIO
-            finally:
-                end(node.id)
-            return usual(engine, worker, request)
-
-        ROUTED_OPERATIONS[opcode] = operation
+        ROUTED_OPERATIONS[opcode] = _OnRouted(opcode, serve, shared)
         return serve
 
     return enter
