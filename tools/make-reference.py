@@ -156,7 +156,7 @@ def properties_page() -> str:
         for name, p in declared
     ]
     state = [
-        (code(name), _result_of(p.fget), paragraphs(p.__doc__).strip())
+        (code(name), _result_of(p.fget), _one_line(p.__doc__))
         for name, p in _members(cbfsconnect.CBFS, property)
     ]
     return page(
@@ -170,9 +170,13 @@ def properties_page() -> str:
             [(a, b, c, d, str(e)) for a, b, c, d, e in rows],
         ),
         "## State\n",
-        "These can only be read.\n",
+        "These can only be read, where it does not say otherwise.\n",
         table(("property", "type", ""), state),
     )
+
+
+def _one_line(docstring: str | None) -> str:
+    return " ".join(paragraphs(docstring).split())
 
 
 def settings_page() -> str:

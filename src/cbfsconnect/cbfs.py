@@ -146,7 +146,7 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
     def event_loop(self) -> asyncio.AbstractEventLoop | None:
         """Linux extension: the loop on which `async def` handlers run; None: one of the drive's.
 
-        To be set before media is mounted, when handlers shall share what belongs to a loop of the
+        May be changed while no media is mounted, when handlers shall share what belongs to a loop of the
         program: sessions, pools, queues. It must run for as long as the drive is mounted; methods
         that wait for handlers are then called from other threads (`asyncio.to_thread`).
         """

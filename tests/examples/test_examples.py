@@ -28,7 +28,7 @@ def point(tmp_path: Path) -> Path:
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"hello.py", "tutorial.py", "dictionary.py", "mirror.py"}
+    tested = {"hello.py", "tutorial.py", "dictionary.py", "mirror.py", "commands.py"}
     tested.add("ported_folder_mirror.py")  # in test_ported_folder_mirror.py
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
@@ -296,3 +296,16 @@ def test_a_mountpoint_inside_the_folder_is_refused(folder: Path) -> None:
     inside.mkdir()
     with pytest.raises(AssertionError, match="may lie in the other"):
         run(sys.executable, EXAMPLES / "mirror.py", folder, inside)
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def test_commands_as_files(point: Path, client: Client) -> None:
+    commands = ("now=printf '%s' soon", "bad=exit 3")
+    with Program(EXAMPLES / "commands.py", point, *commands, mountpoint=point):
+        assert run("ls", point) == "bad\nnow\n"
+        assert run("cat", point / "now") == "soon"
+        with pytest.raises(OSError) as refused:  # noqa: PT011
+            client.run("Path(at).read_text()", at=str(point / "bad"))
+        assert refused.value.errno == errno.EIO

