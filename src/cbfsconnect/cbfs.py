@@ -146,9 +146,9 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
     def event_loop(self) -> asyncio.AbstractEventLoop | None:
         """Linux extension: the loop on which `async def` handlers run; None: one of the drive's.
 
-        May be changed while no media is mounted, when handlers shall share what belongs to a loop of the
-        program: sessions, pools, queues. It must run for as long as the drive is mounted; methods
-        that wait for handlers are then called from other threads (`asyncio.to_thread`).
+        May be changed while no media is mounted, when handlers shall share what belongs to a loop
+        of the program: sessions, pools, queues. It must run for as long as the drive is mounted;
+        methods that wait for handlers are then called from other threads (`asyncio.to_thread`).
         """
         return self._handler_loop.programs_own
 
@@ -432,10 +432,10 @@ class CBFS(AccessRuleMembers, OpenedFilesGetters, Routes, System, LaterEditions)
         )
         if self._engine is not None:
             session.serve(self._engine)
-        self._use_flows(session)
         self._expected_end = False
         self._mounted, self._session = mounted, session
         try:
+            self._use_flows(session)
             session.start()
             problem = session.wait_until_ready(_READY_WITHIN_S)
             if problem is not None:

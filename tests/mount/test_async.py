@@ -454,6 +454,7 @@ def test_every_kind_of_async_callable(mount: Mounting, client: Client) -> None:
 # --- the program's own loop ---------------------------------------------------------------------
 
 
+@pytest.mark.proves("event_loop")
 def test_handlers_run_on_the_programs_own_loop(tmp_path: Path, client: Client) -> None:
     async def program() -> None:
         loops = []

@@ -75,7 +75,9 @@ def _note_calls(name: str) -> None:
     member = vars(owner)[name]
     if isinstance(member, property):
         assert member.fget is not None
-        setattr(owner, name, property(_noting(name, member.fget), doc=member.__doc__))
+        noting_get, change = _noting(name, member.fget), member.fset
+        noting_change = None if change is None else _noting(name, change)
+        setattr(owner, name, property(noting_get, noting_change, doc=member.__doc__))
     elif isinstance(member, staticmethod):
         setattr(owner, name, staticmethod(_noting(name, member.__func__)))
     elif inspect.isfunction(member):
@@ -120,11 +122,12 @@ NOTED = {
     *(n for n in dir(CBFS) if isinstance(getattr(CBFS, n), Property)),
     *CONTRACT["properties"],
     *CONTRACT["methods"],
+    "event_loop",  # which is ours
 }
 _note_events()
 _note_properties()
 _note_settings()
-for _name in (*CONTRACT["properties"], *CONTRACT["methods"]):
+for _name in (*CONTRACT["properties"], *CONTRACT["methods"], "event_loop"):
     _note_calls(_name)
 
 

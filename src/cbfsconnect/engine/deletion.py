@@ -52,7 +52,7 @@ class Deletion:
         self._on = engine.on
         self._options = engine.options
 
-    def remove(self, node: Node, parent: Directory, name: str, request: Request) -> int:
+    def take_away(self, node: Node, parent: Directory, name: str, request: Request) -> int:
         """Delete the item under one of its names, as UNLINK and RMDIR ask; 0 or an errno."""
         engine = self._engine
         engine.nodes.prefer(node, parent, name)

@@ -16,15 +16,14 @@ from __future__ import annotations
 import __future__
 
 import ast
-import copy
 import functools
-import inspect
 import pkgutil
 import sys
 import threading
 import types
 from collections.abc import Callable, Coroutine, Iterator
 from importlib import import_module
+from inspect import getsource, isgeneratorfunction
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
@@ -42,11 +41,15 @@ FORMS: dict[object, Form] = {}
 _making = threading.Lock()
 
 
-def written(function: object) -> Callable[[Form], Form]:
-    """Enter a coroutine that is written by hand for a function."""
+_written: set[str] = set()
+
+
+def written(owner: type, method: str) -> Callable[[Form], Form]:
+    """Enter a coroutine that is written by hand for a method."""
 
     def enter(form: Form) -> Form:
-        FORMS[function] = form
+        FORMS[vars(owner)[method]] = form
+        _written.add(method)
         return form
 
     return enter
@@ -106,7 +109,17 @@ class _Source:
         self.node = node
         code = function.__code__
         self.locals = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
-        self.calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+        self.calls = [call for call in _of_itself(node) if isinstance(call, ast.Call)]
+
+
+def _of_itself(function: ast.FunctionDef) -> Iterator[ast.AST]:
+    """The syntax of a function without that of functions inside it, which run elsewhere."""
+    left: list[ast.AST] = [*function.body]
+    while left:
+        node = left.pop()
+        if not isinstance(node, ast.FunctionDef):
+            yield node
+            left.extend(ast.iter_child_nodes(node))
 
 
 class _Maker:
@@ -114,8 +127,8 @@ class _Maker:
 
     def __init__(self, modules: list[ModuleType]) -> None:
         self._sources: dict[FunctionType, _Source] = {}
-        self._methods: set[str] = set()
-        self._waiting: set[object] = set()
+        self._methods = set(_written)
+        self._waiting: set[object] = set(FORMS)
         for module in modules:
             self._read(module)
 
@@ -131,7 +144,7 @@ class _Maker:
     # --- reading -------------------------------------------------------------------------------
 
     def _read(self, module: ModuleType) -> None:
-        for node in ast.parse(inspect.getsource(module)).body:
+        for node in ast.parse(getsource(module)).body:
             if isinstance(node, ast.FunctionDef):
                 self._enter(module, vars(module).get(node.name), node)
             elif isinstance(node, ast.ClassDef):
@@ -146,7 +159,9 @@ class _Maker:
                 self._methods.add(node.target.id)  # a field that holds a function
 
     def _enter(self, module: ModuleType, found: object, node: ast.FunctionDef) -> None:
-        if isinstance(found, FunctionType) and found.__module__ == module.__name__:
+        if not isinstance(found, FunctionType) or found.__module__ != module.__name__:
+            return
+        if not isgeneratorfunction(found) and not hasattr(found, "__wrapped__"):
             self._sources[found] = _Source(module, found, node)
 
     # --- finding -------------------------------------------------------------------------------
@@ -162,17 +177,26 @@ class _Maker:
                         self._methods.add(function.__name__)
 
     def _waits(self, source: _Source) -> bool:
-        return source.function in FORMS or any(
-            self.may_wait(source, call.func) for call in source.calls
-        )
+        return any(self.may_wait(source, call.func) for call in source.calls)
 
     def may_wait(self, source: _Source, callee: ast.expr) -> bool:
         """Whether a call of this may come to an event."""
         if isinstance(callee, ast.Attribute):
-            return callee.attr in self._methods
+            return callee.attr in self._methods and not self._is_of_module(source, callee.value)
         if not isinstance(callee, ast.Name) or callee.id in source.locals:
             return True
-        return vars(source.module).get(callee.id) in self._waiting | FORMS.keys()
+        found = vars(source.module).get(callee.id)
+        return isinstance(found, FunctionType) and found in self._waiting
+
+    @staticmethod
+    def _is_of_module(source: _Source, owner: ast.expr) -> bool:
+        """Whether this stands for a module, as in `os.open`. The engine imports no module of its
+        own as a whole that has functions with events."""
+        return (
+            isinstance(owner, ast.Name)
+            and owner.id not in source.locals
+            and isinstance(vars(source.module).get(owner.id), ModuleType)
+        )
 
     # --- making --------------------------------------------------------------------------------
 
@@ -202,9 +226,8 @@ class _Rewrite(ast.NodeTransformer):
 
     def form(self, name: str) -> ast.AsyncFunctionDef:
         node = self._source.node
-        plain = copy.deepcopy(node)  # the syntax is also read for what others call
-        rewritten = [self.visit(statement) for statement in plain.body]
-        made = ast.AsyncFunctionDef(name, plain.args, rewritten, [], None)
+        rewritten = [self.visit(statement) for statement in node.body]
+        made = ast.AsyncFunctionDef(name, node.args, rewritten, [], None)
         if sys.version_info >= (3, 12):
             made.type_params = []
         return ast.copy_location(made, node)
@@ -218,6 +241,9 @@ class _Rewrite(ast.NodeTransformer):
         node.func = ast.copy_location(ast.Call(name, [node.func], []), node)
         # A lambda hands the coroutine on: who calls it awaits what it returns.
         return node if self._in_lambda else ast.copy_location(ast.Await(node), node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        return node
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.expr:
         before, self._in_lambda = self._in_lambda, True

@@ -40,7 +40,7 @@ class Streams:
         self._node = node
         self._request = request
 
-    def get(self, name: bytes, limit: int) -> bytes | int:
+    def fetch(self, name: bytes, limit: int) -> bytes | int:
         """The content of a stream; an errno, ENODATA when there is none.
 
         With `limit` 0 only the length counts, and zeros stand for the content.
@@ -63,7 +63,7 @@ class Streams:
         finally:
             self._engine.handles.close(handle)
 
-    def set(self, name: bytes, value: memoryview, flags: int) -> int:
+    def store(self, name: bytes, value: memoryview, flags: int) -> int:
         """Write a stream, whole; 0 or an errno."""
         if not self._can_be_named(name):
             return errno.EINVAL
@@ -85,7 +85,7 @@ class Streams:
         self._engine.handles.close(handle)
         return error
 
-    def remove(self, name: bytes) -> int:
+    def delete(self, name: bytes) -> int:
         """Delete a stream; 0 or an errno."""
         if not self._can_be_named(name):
             return errno.ENODATA
@@ -93,9 +93,9 @@ class Streams:
         size = self._size(node)
         if size < 0:
             return -size
-        return self._engine.deletion.remove(node, node.parent, node.name, self._request)
+        return self._engine.deletion.take_away(node, node.parent, node.name, self._request)
 
-    def names(self) -> list[bytes] | int:
+    def list_names(self) -> list[bytes] | int:
         """The names of all streams, from `on_enumerate_named_streams`; or an errno."""
         engine, node = self._engine, self._node
         if engine.on.on_enumerate_named_streams is None:

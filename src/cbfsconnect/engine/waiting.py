@@ -227,7 +227,7 @@ class Interrupted(Exception):
     """The client was interrupted before the request's turn had come: nothing has happened yet."""
 
 
-@written(Engine.fire)
+@written(Engine, "fire")
 async def _fire(engine: Engine, handler: Callable[[Any], object], params: Any) -> int:
     if not isinstance(handler, AsyncHandler):
         await _OFF_LOOP
@@ -237,7 +237,7 @@ async def _fire(engine: Engine, handler: Callable[[Any], object], params: Any) -
     return engine.fire(_Outcome(handler.__name__, handling.failure), params)
 
 
-@written(FileOrder._wait_in_line)
+@written(FileOrder, "_wait_in_line")
 async def _wait_in_line(
     order: FileOrder, key: int, node: Node, owner: Owner, *, shared: bool, seconds: float = -1
 ) -> bool:
@@ -249,7 +249,7 @@ async def _wait_in_line(
     return True
 
 
-@written(FileOrder._until)
+@written(FileOrder, "_until")
 async def _until(order: FileOrder, holds: Callable[[], bool], seconds: float | None = None) -> bool:
     while True:
         with order._mutex:

@@ -44,7 +44,7 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
     try:
         if is_hidden(child):
             return errno.ENOENT
-        error = engine.deletion.remove(child, parent, name, request)
+        error = engine.deletion.take_away(child, parent, name, request)
         if not error and name != text(request.name):
             engine.forget_spellings(parent, name)
         return error or wire.empty(request.unique)
@@ -160,7 +160,7 @@ class _Move:
             return 0
         engine.nodes.prefer(target, *self.new)
         if isinstance(target, Directory):
-            return engine.deletion.remove(target, *self.new, self.request)
+            return engine.deletion.take_away(target, *self.new, self.request)
         return engine.deletion.hide(target)
 
     def _fire(self, *, exchange: bool) -> int:

@@ -61,8 +61,8 @@ class Special(NamedTuple):
     """One such attribute: whether the drive has it, and what reads and writes it."""
 
     enabled: Callable[[Options], bool]
-    get: Callable[[Engine, Node, Request], bytes | int]
-    set: Callable[[Engine, Node, Request, bytes], int] | None = None
+    fetch: Callable[[Engine, Node, Request], bytes | int]
+    store: Callable[[Engine, Node, Request, bytes], int] | None = None
 
 
 def get_special(engine: Engine, node: Node, request: Request) -> bytes | int:
@@ -70,17 +70,17 @@ def get_special(engine: Engine, node: Node, request: Request) -> bytes | int:
     special = SPECIAL[request.name]
     if not special.enabled(engine.options):
         return errno.EOPNOTSUPP
-    return special.get(engine, node, request)
+    return special.fetch(engine, node, request)
 
 
 def set_special(engine: Engine, node: Node, request: Request, data: bytes) -> int:
     """Change what every item has: it can be neither made nor removed. 0 or an errno."""
     special = SPECIAL[request.name]
-    if special.set is None or not special.enabled(engine.options):
+    if special.store is None or not special.enabled(engine.options):
         return errno.EOPNOTSUPP
     if request.body.flags & XATTR_CREATE:
         return errno.EEXIST
-    return check_owner(engine, node, request) or special.set(engine, node, request, data)
+    return check_owner(engine, node, request) or special.store(engine, node, request, data)
 
 
 def get_attrib(engine: Engine, node: Node, order: str) -> bytes | int:

@@ -51,7 +51,7 @@ def get(engine: Engine, worker: Worker, request: Request) -> Reply:
     try:
         value: bytes | int = errno.EOPNOTSUPP
         if name.startswith(_STREAM) and engine.options.stream_xattrs:
-            value = Streams(engine, node, request).get(name[len(_STREAM) :], limit)
+            value = Streams(engine, node, request).fetch(name[len(_STREAM) :], limit)
         elif name.startswith(HARD_LINKS) and engine.options.use_hard_links:
             value = hard_links_page(engine, node, request, name)
         elif name == _REPARSE and engine.options.use_reparse_points:
@@ -82,7 +82,7 @@ def set_(engine: Engine, worker: Worker, request: Request) -> Reply:
         error = errno.EOPNOTSUPP
         if name.startswith(_STREAM) and engine.options.stream_xattrs:
             streams = Streams(engine, node, request)
-            error = streams.set(name[len(_STREAM) :], data, request.body.flags)
+            error = streams.store(name[len(_STREAM) :], data, request.body.flags)
         elif name == _REPARSE and engine.options.use_reparse_points:
             error = check_owner(engine, node, request) or _on_opened(
                 engine, node, request, set_reparse_data, bytes(data)
@@ -106,7 +106,7 @@ def list_(engine: Engine, worker: Worker, request: Request) -> Reply:
         return _sized(request.unique, b"", request.body.size) if _any_use(engine) else errno.ENOSYS
     engine.order.enter(node.id, node, worker)
     try:
-        names = Streams(engine, node, request).names()
+        names = Streams(engine, node, request).list_names()
         if isinstance(names, int):
             return names
         value = b"".join(_STREAM + name + b"\0" for name in names)
@@ -128,7 +128,7 @@ def remove(engine: Engine, worker: Worker, request: Request) -> Reply:
     try:
         error = errno.EOPNOTSUPP
         if name.startswith(_STREAM) and engine.options.stream_xattrs:
-            error = Streams(engine, node, request).remove(name[len(_STREAM) :])
+            error = Streams(engine, node, request).delete(name[len(_STREAM) :])
         elif name == _REPARSE and engine.options.use_reparse_points:
             error = check_owner(engine, node, request)
             error = error or _remove_reparse_data(engine, node, request)
