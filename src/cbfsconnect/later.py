@@ -17,6 +17,7 @@ from cbfsconnect.errors import (
     ERROR_INVALID_STATE,
     CBFSConnectError,
 )
+from cbfsconnect.events.asynchronous import AsyncHandler
 
 if TYPE_CHECKING:
     from cbfsconnect.engine.notifier import Notifier
@@ -80,8 +81,9 @@ class LaterEditions:
 def _params_of(frame: FrameType | None) -> EventParams | None:
     """The parameters of the event whose handler has called; found by the stack, so that events
     need not keep a note of themselves for a question that is hardly ever asked."""
+    firing = (Engine.fire.__code__, AsyncHandler.coroutine.__code__)
     while frame is not None:
-        if frame.f_code is Engine.fire.__code__:
+        if frame.f_code in firing:
             params: EventParams = frame.f_locals["params"]
             return params
         frame = frame.f_back

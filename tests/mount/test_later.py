@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -85,6 +86,21 @@ def test_a_handler_may_ask_what_its_event_is_about(served: Served, client: Clien
         "on_get_volume_size": "",
     }
     refused(c.ERROR_INVALID_STATE, cbfs.get_event_file_name)
+
+
+@pytest.mark.proves("get_event_file_name")
+def test_an_async_handler_may_ask_too(mount: Mounting, client: Client) -> None:
+    names: list[str] = []
+
+    class Asking(PlainDrive):
+        async def on_open_file(self, p: Any) -> None:  # type: ignore[override]
+            await asyncio.sleep(0)
+            names.append(cbfs.get_event_file_name())
+
+    drive = mount(Asking(file=b""))
+    cbfs = drive.cbfs
+    client.run("os.close(os.open(at + '/file', os.O_RDONLY))", at=drive.mountpoint)
+    assert names == ["/file"]
 
 
 @pytest.mark.proves("dispatch_events")
