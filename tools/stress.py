@@ -289,6 +289,7 @@ class Run:
         self.operations: Counter[str] = Counter()
         self.remounts = 0
         self.turn = 0
+        self.full = False
         self.interrupted = False
 
     def go(self) -> None:
@@ -302,6 +303,7 @@ class Run:
     def configuration(self, configuration: Configuration, seconds: float) -> None:
         """Turns with one configuration; at the end nothing may be left of them."""
         end = sum(self.seconds.values()) + seconds
+        self.full = not configuration.lossless
         self.server.ask("new", size=configuration.size)
         self.mount(configuration)
         empty = self.server.ask("report")
@@ -497,7 +499,10 @@ class Run:
         processes = self.random.choice([1, 4, 8])
         words = [self.given.fsstress, "-v", "-s", str(seed), "-p", str(processes)]
         place = self.point / f"fsstress-{self.turn % 2}"
-        if self.random.random() < 0.85:
+        if self.full:
+            for path in self.point.iterdir():  # there must be room for its directories
+                self.remove(path)
+        elif self.random.random() < 0.85:
             self.remove(place)
         return [*words, *FSSTRESS_MODES[mode], f"--duration={self.given.turn}", "-d", str(place)]
 
