@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -93,8 +92,7 @@ class Originators(PublicProperties):
             )
         if timeout < 0 or (worker.request is not None and worker.late is worker.request):
             return False
-        worker.seen_at = time.monotonic()
-        worker.limit = timeout / 1000
+        worker.restart_clock(timeout / 1000)
         return True
 
     def _originator(self) -> int:

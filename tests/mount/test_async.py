@@ -357,6 +357,24 @@ def test_an_event_that_times_out_is_answered_in_time(mount: Mounting, client: Cl
     assert client.run(READ, at=f"{at}/quick") == b"data"
 
 
+def test_a_plain_handler_of_an_async_drive_has_a_clock_too(mount: Mounting, client: Client) -> None:
+    """The time of a request is counted once, wherever it runs."""
+    answered, done, given = threading.Event(), threading.Event(), []
+
+    class Slow(AsyncDrive):
+        def on_set_file_size(self, params: Any) -> None:
+            given.append(drive.cbfs.reset_timeout(50))
+            assert answered.wait(20)
+            given.append(drive.cbfs.reset_timeout(1000))
+            done.set()
+
+    drive = mount(Slow(file=b"data"), file_cache=0)
+    assert error_of(client, "os.truncate(at, 2)", at=f"{drive.mountpoint}/file") == errno.ETIMEDOUT
+    answered.set()
+    assert done.wait(20)
+    assert given == [True, False]
+
+
 def test_originators_are_known_after_an_await(mount: Mounting, client: Client) -> None:
     asked = []
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cbfsconnect.engine.current import CURRENT
 from cbfsconnect.engine.resumable import Form, find_form, make_forms
 from cbfsconnect.engine.waiting import Interrupted, Wait
-from cbfsconnect.engine.workers import Worker
+from cbfsconnect.engine.workers import ThreadWorker, Worker
 from cbfsconnect.fuse.abi import Opcode
 from cbfsconnect.processes import wants_to_end
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cbfsconnect.engine.engine import Engine
     from cbfsconnect.engine.operations import Operation, Reply
     from cbfsconnect.engine.session import Session
-    from cbfsconnect.engine.workers import ThreadWorker
     from cbfsconnect.event_loop import HandlerLoop
     from cbfsconnect.fuse.wire import Request
 
@@ -102,12 +101,21 @@ class Flow(Worker):
         """Whether the caller runs on the event loop's thread."""
         return self._flows.on_loop
 
-    def begin(self, form: Form) -> Reply:
+    def begin(self, form: Form, worker: ThreadWorker) -> Reply:
         """Go as far as possible; the reply, or None when it comes later."""
         self._coroutine = form(self._engine, self, self.request)
         self._flows.enter(self, self._unique)
-        reply = self._run()
+        worker.flow = self
+        try:
+            reply = self._run()
+        finally:
+            worker.flow = None
         return None if isinstance(reply, _Suspended) else reply
+
+    def restart_clock(self, limit: float) -> None:
+        """Give the handler so many seconds from now on; 0: as long as it likes."""
+        super().restart_clock(limit)
+        self._flows.watch()
 
     def go_on(self) -> None:
         """The wait is over; called on the event loop's thread, from its own callback."""
@@ -156,7 +164,7 @@ class Flow(Worker):
             if wait.begin(self):
                 return _SUSPENDED
 
-    def _continue(self, worker: ThreadWorker | None = None) -> None:
+    def _continue(self) -> None:
         request = self.request
         assert request is not None
         session, engine = self._flows.session, self._engine
@@ -164,19 +172,16 @@ class Flow(Worker):
             reply = self._run()
         except Exception as error:
             reply = session.failed(engine, request, error)
-        if worker is not None and worker.late is request:
-            self.late = request
         if not isinstance(reply, _Suspended):
             session.finish(engine, self, request, reply)
             self.request = None
 
     def _visit(self, worker: ThreadWorker) -> None:
-        worker.limit = self.limit
-        worker.request = self.request
+        worker.flow, worker.request = self, self.request
         try:
-            self._continue(worker)
+            self._continue()
         finally:
-            worker.request = None
+            worker.flow = worker.request = None
 
     def _end(self) -> None:
         self.is_over = True
@@ -210,7 +215,12 @@ class Flows:
     def enter(self, flow: Flow, unique: int) -> None:
         """A flow begins."""
         self._all[unique] = flow
-        if self.timeout and not self._is_ticking:
+        if self.timeout:
+            self.watch()
+
+    def watch(self) -> None:
+        """Look at the time from now on, while requests wait."""
+        if not self._is_ticking:
             self._is_ticking = True
             self.loop.call(self._tick)
 
@@ -242,11 +252,8 @@ class Flows:
             if request.data is not None:
                 # The worker reads the next request into its buffer while this one waits.
                 request.data = memoryview(bytearray(request.data))
-            flow = Flow(self, engine, request)
-            reply = flow.begin(begins)
-            if worker.late is request:
-                flow.late = request
-            return reply
+            assert isinstance(worker, ThreadWorker)  # who has read it
+            return Flow(self, engine, request).begin(begins, worker)
 
         def interrupt(engine: Engine, worker: Worker, request: Request) -> Reply:
             flow = self._all.get(request.body.unique)
@@ -262,9 +269,8 @@ class Flows:
     def _note_interrupted(self, flow: Flow) -> None:
         self._interrupted.add(flow)
         self._look_at_interrupted()
-        if self._interrupted and not self._is_ticking:
-            self._is_ticking = True
-            self._tick()
+        if self._interrupted:
+            self.watch()
 
     def _look_at_interrupted(self) -> None:
         for flow in list(self._interrupted):
@@ -282,13 +288,17 @@ class Flows:
             limit = self.timeout if flow.limit is None else flow.limit
             if limit and now - flow.seen_at > limit:
                 flow.expire()
-        if self._interrupted or (self._all and self.timeout):
-            asyncio.get_running_loop().call_later(_TICK_S, self._tick)
-        else:
+        if not self._has_clocks():
             self._is_ticking = False
-            if self._all and self.timeout:  # one has just come
-                self._is_ticking = True
-                asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+            if not self._has_clocks():  # none has come just now
+                return
+            self._is_ticking = True
+        asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+
+    def _has_clocks(self) -> bool:
+        if self._interrupted or (self.timeout and self._all):
+            return True
+        return any(flow.limit for flow in list(self._all.values()))
 
     def _interrupt_all(self) -> None:
         for flow in list(self._all.values()):

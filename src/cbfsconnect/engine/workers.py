@@ -76,6 +76,11 @@ class Worker:
         self.limit: float | None = None
         self.seen_at = 0.0
 
+    def restart_clock(self, limit: float) -> None:
+        """Give the handler so many seconds from now on; 0: as long as it likes."""
+        self.seen_at = time.monotonic()
+        self.limit = limit
+
     def output(self, size: int) -> memoryview:
         """Memory for the data that answers a READ; it is this worker's until it has answered."""
         end = OUT_HEADER_SIZE + size
@@ -96,11 +101,13 @@ class Worker:
 class ThreadWorker(Worker):
     """One thread, with its buffers and the request it is at."""
 
-    __slots__ = ("buffer", "seen", "wake")
+    __slots__ = ("buffer", "flow", "seen", "wake")
 
     def __init__(self) -> None:
         super().__init__()
         self.buffer = _memory(REQUEST_BYTES, _BEFORE_DATA_WRITTEN)
+        self.flow: Worker | None = None
+        """The request that waits without a thread, while this one is lent to it."""
         self.seen: Request | None = None
         self.wake = threading.Semaphore(0)
 
@@ -174,9 +181,10 @@ class Workers:
                 self._new()
         self._watchman.start()
 
-    def current(self) -> ThreadWorker | None:
-        """The worker whose thread this is, None on any other thread."""
-        return self._by_thread.get(threading.get_ident())
+    def current(self) -> Worker | None:
+        """Who serves the request that this thread is at, None on any thread but a worker's."""
+        worker = self._by_thread.get(threading.get_ident())
+        return worker if worker is None or worker.flow is None else worker.flow
 
     def count(self) -> int:
         """How many worker threads there are."""
@@ -396,6 +404,8 @@ class Workers:
                 self.blocking.discard(opcode)
 
     def _check_timeout(self, worker: ThreadWorker, request: Request, now: float) -> None:
+        if worker.flow is not None:
+            return  # it has a clock of its own
         limit = self._timeout if worker.limit is None else worker.limit
         if limit and worker.late is not request and now - worker.seen_at > limit:
             worker.late = request
