@@ -321,7 +321,7 @@ def test_winerror(start: Start, point: Path, client: Client, wrong: str, number:
         ),
         (
             'drive.config(f"SectorSize={SECTOR_SIZE}")',
-            'drive.config("DeviceChangeBroadcastsEnabled=0")',
+            'drive.config("NoSuchSetting=0")',
             "there is no setting named",
         ),
         (

@@ -260,7 +260,7 @@ def test_a_forbidden_call_in_a_handler_leaves_the_drive_as_it_was(
     [
         ("on_read_file", "os.pread(os.open(at + '/slow', os.O_RDONLY), 4, 0)"),
         ("on_open_file", "os.open(at + '/slow', os.O_RDONLY)"),
-        ("on_create_file", "os.open(at + '/new', os.O_RDWR | os.O_CREAT)"),
+        ("on_create_file", "os.open(at + '/directory/new', os.O_RDWR | os.O_CREAT)"),
         ("on_write_file", "os.pwrite(os.open(at + '/slow', os.O_WRONLY), b'x', 0)"),
     ],
 )
@@ -274,8 +274,10 @@ def test_a_client_killed_in_the_middle_of_a_call_leaves_nothing_open(
 ) -> None:
     drive = mount(record, **UNCACHED)
     client.run(FILL, at=drive.mountpoint)
+    # Elsewhere: while a name is made, the kernel looks up no other in the same directory.
+    client.run("os.mkdir(at + '/directory')", at=drive.mountpoint)
     victim = clients(drive.mountpoint)
-    gate = record.before[event] = Gate("/new" if event == "on_create_file" else "/slow")
+    gate = record.before[event] = Gate("/directory/new" if event == "on_create_file" else "/slow")
     victim.start(call)
     gate.wait()
     record.clear()

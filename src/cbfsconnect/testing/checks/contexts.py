@@ -11,7 +11,7 @@ from cbfsconnect.testing import features
 from cbfsconnect.testing.registry import check
 from cbfsconnect.testing.trial import NotSupported, Trial
 
-_ROUNDS, _LEAK = 200, 0.9
+_ROUNDS, _LEAK, _AGAIN = 200, 0.9, 3
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
@@ -193,9 +193,14 @@ def _leaks_nothing(t: Trial, code: str, event: str, opens: str = "") -> None:
     t.recording.paused = True
     t.start(f"for _ in range(40): {code}")
     t.finish()
-    first = _grown(t, loop, event)
-    worst = max(_grown(t, loop, event), key=lambda g: g[1]) if _leaking(first) else None
-    if worst is None or worst[1] < _LEAK:
+    # What is leaked grows each time; what the kernel knows of the drive comes and goes.
+    grown = _grown(t, loop, event)
+    for _ in range(_AGAIN):
+        if not _leaking(grown):
+            break
+        grown = _grown(t, loop, event)
+    worst = max(grown, key=lambda g: g[1])
+    if worst[1] < _LEAK:
         t.recording.paused = False
         return
     places = _places(t, loop) if worst[0] != "descriptors" else ""
