@@ -2,7 +2,7 @@
 
     python examples/commands.py MOUNTPOINT now='date' load='uptime' slow='sleep 2; echo done'
 
-Reading waits for the command, with `async def` handlers: a thousand programs may read at once, and
+Reading waits for the command, in an `async def` handler: a thousand programs may read at once, and
 need no thread each. Ctrl-C on a reader cancels the handler, which ends the command.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import signal
 import sys
 
 import cbfsconnect
@@ -44,26 +46,31 @@ class Commands:
         e.file_name = name
         e.attributes = FILE_ATTRIBUTE_READONLY
 
-    async def on_open_file(self, e: CBFSOpenFileEventParams) -> None:
-        """Runs the command; its output is this handle's until it is closed."""
-        if e.file_name == "/":
-            return
-        process = await asyncio.create_subprocess_shell(
-            self.commands[e.file_name[1:]], stdout=asyncio.subprocess.PIPE
-        )
-        try:
-            e.handle_context, _ = await process.communicate()
-        except asyncio.CancelledError:  # the reader was interrupted
-            process.kill()
-            raise
-        if process.returncode:
-            raise OSError(errno.EIO, f"{e.file_name} ended with {process.returncode}")
+    def on_open_file(self, e: CBFSOpenFileEventParams) -> None:
+        """Nothing yet: opens of one file come one after another, and none shall wait here."""
 
-    def on_read_file(self, e: CBFSReadFileEventParams) -> None:
-        """A part of the output."""
-        data = e.handle_context[e.position : e.position + e.bytes_to_read]
+    async def on_read_file(self, e: CBFSReadFileEventParams) -> None:
+        """A part of the output, which the first read of a handle makes."""
+        if not e.handle_context:
+            e.handle_context = await self.output_of(e.file_name[1:])
+        data = e.handle_context[0][e.position : e.position + e.bytes_to_read]
         e.buffer_view[: len(data)] = data
         e.bytes_read = len(data)
+
+    async def output_of(self, name: str) -> tuple[bytes]:
+        """Run the command. It ends with all that it has started when the reader is interrupted."""
+        process = await asyncio.create_subprocess_shell(
+            self.commands[name], stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        try:
+            output, _ = await process.communicate()
+        except asyncio.CancelledError:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            raise
+        if process.returncode:
+            raise OSError(errno.EIO, f"{name} ended with {process.returncode}")
+        return (output,)
 
 
 def main() -> None:
@@ -74,7 +81,8 @@ def main() -> None:
     cbfsconnect.run(
         Commands(commands),
         sys.argv[1],
-        fire_all_open_close_events=True,
+        fire_all_open_close_events=True,  # so that each handle has a context
+        serialize_access=False,  # reads of one file need not wait for each other
         file_cache=0,
     )
 

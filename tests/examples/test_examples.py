@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import stat
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.client import Client, run
+from support.gates import wait_until
 from support.programs import REPOSITORY, Program
 
 EXAMPLES = REPOSITORY / "examples"
@@ -301,11 +304,26 @@ def test_a_mountpoint_inside_the_folder_is_refused(folder: Path) -> None:
 # --- commands -------------------------------------------------------------------------------------
 
 
-def test_commands_as_files(point: Path, client: Client) -> None:
-    commands = ("now=printf '%s' soon", "bad=exit 3")
+def test_commands_as_files(point: Path, client: Client, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    commands = ("now=printf '%s' soon", "bad=exit 3", f"stuck=echo $$ > {note}; sleep 1000; :")
     with Program(EXAMPLES / "commands.py", point, *commands, mountpoint=point):
-        assert run("ls", point) == "bad\nnow\n"
+        assert run("ls", point) == "bad\nnow\nstuck\n"
         assert run("cat", point / "now") == "soon"
         with pytest.raises(OSError) as refused:  # noqa: PT011
             client.run("Path(at).read_text()", at=str(point / "bad"))
         assert refused.value.errno == errno.EIO
+        reader = subprocess.Popen(["cat", point / "stuck"])
+        wait_until(lambda: note.exists() and note.read_text().endswith("\n"))
+        reader.send_signal(signal.SIGINT)
+        assert reader.wait(20) == -signal.SIGINT
+        group = int(note.read_text())
+        wait_until(lambda: not _group_exists(group))
+
+
+def _group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ class AsyncGate:
         loop = self._loop
         assert loop is not None, "no handler came to the gate"
         loop.call_soon_threadsafe(self._open.set)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait for what another process does at some time."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
 
 
 def wait_until_blocked(client: Client) -> None:
