@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the tests on every supported Python that is found, except the one of .venv, each in an
-# environment of its own (.venv-3.12, ...).
+# environment of its own (.venv-3.12, ...). What they print comes when they are done.
 set -eu
 
 here=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -27,6 +27,8 @@ prepare() { # python, environment
     fi
 }
 
+# Side by side: most of the time they wait for other processes.
+running=
 for version in 3.11 3.12 3.13; do
     [ "$version" != "$here" ] || continue
     python=$(find_python "$version")
@@ -34,7 +36,17 @@ for version in 3.11 3.12 3.13; do
         printf '=== Python %s: not found on this machine\n' "$version"
         continue
     fi
-    printf '=== Python %s (%s)\n' "$version" "$python"
     prepare "$python" ".venv-$version"
-    ".venv-$version/bin/python" -m pytest
+    printf '=== Python %s (%s): see .venv-%s/tests.log\n' "$version" "$python" "$version"
+    ".venv-$version/bin/python" -m pytest >".venv-$version/tests.log" 2>&1 &
+    running="$running $version:$!"
 done
+
+failed=
+for one in $running; do
+    wait "${one#*:}" || failed="$failed ${one%:*}"
+    printf '=== Python %s\n' "${one%:*}"
+    cat ".venv-${one%:*}/tests.log"
+done
+[ -z "$failed" ] || printf '=== failed on Python%s\n' "$failed"
+[ -z "$failed" ]
