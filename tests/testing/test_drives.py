@@ -20,11 +20,11 @@ from support.breakable import LockingDrive, LockingMirror, StoredDictionary, bro
 
 OF_MEMORY = {
     "durability.fsync",
-    *(name for name in CHECKS if name.startswith("locks.")),
+    "locks.of_others",
     "reading.sizes",
     "reading.pieces",
 }
-"""Not supported by the memory drive: it leaves locks to the library, and is empty at first."""
+"""Not supported by the memory drive: nobody else has its storage, and it is empty at first."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "as_it_is": {},

@@ -60,8 +60,8 @@ def test_the_command_prints_what_passed_and_what_is_not_supported(tmp_path: Path
     )
     assert code == 0
     assert "passed         names.rename: a renamed file has its new name only" in printed
-    assert "  it has no on_lock_file:\n      locks.conflict, locks.released" in printed
-    assert "MemoryDrive: 4 passed, 0 failed, 6 not supported" in printed
+    assert "  it has no on_lock_file:\n      locks.of_others" in printed
+    assert "MemoryDrive: 9 passed, 0 failed, 1 not supported" in printed
 
 
 def test_the_command_explains_failures_and_ends_with_1(tmp_path: Path) -> None:
@@ -149,14 +149,14 @@ def test_unittest_runs_the_checks_too() -> None:
 
 def test_what_the_drive_does_not_claim_is_skipped() -> None:
     class Lockless(DriveTests):
-        select = ("locks.conflict",)
+        select = ("locks.of_others",)
 
         def make(self) -> MemoryDrive:
             return MemoryDrive()
 
     test: Any = Lockless()
     with pytest.raises(unittest.SkipTest, match="not supported by this drive: it has no on_lock"):
-        test.test_locks_conflict()
+        test.test_locks_of_others()
 
 
 def test_a_class_that_makes_no_drive_says_so() -> None:

@@ -1,4 +1,4 @@
-"""Locks of drives that handle them. Without `on_lock_file` the kernel keeps locks by itself."""
+"""Locks. Without `on_lock_file` the kernel keeps them by itself, and programs see the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNLOCK_HINT = (
 
 
 def _both(t: Trial) -> None:
-    if t.cbfs.on_unlock_file is None:
+    if t.cbfs.on_lock_file is not None and t.cbfs.on_unlock_file is None:
         t.note("", "# look at the handlers", {})
         t.fail(
             "on_unlock_file beside on_lock_file",
@@ -34,7 +34,6 @@ def _opened(actor: Actor) -> None:
     "locks.conflict",
     "locks of two processes exclude each other where they overlap",
     "write",
-    "locks",
     rule="fcntl(2), F_SETLK: EAGAIN or EACCES if another process holds a conflicting lock; shared "
     "locks do not conflict.",
     hint="The library has decided among the drive's own clients before on_lock_file fires: it must "
@@ -59,7 +58,6 @@ def conflict(t: Trial) -> None:
     "locks.released",
     "what is unlocked, closed, or held by a process that dies, is free for others",
     "write",
-    "locks",
     rule="fcntl(2): locks go with F_UNLCK, with the close of any descriptor of the file, and with "
     "the process.",
     hint=_UNLOCK_HINT,
@@ -88,7 +86,6 @@ def released(t: Trial) -> None:
     "locks.waiting",
     "who waits for a lock gets it when it is free",
     "write",
-    "locks",
     rule="fcntl(2), F_SETLKW waits until the lock can be had.",
     hint="on_lock_file fires when the library could grant the lock: it must not wait for a lock of "
     "the drive's own clients itself. " + _UNLOCK_HINT,
@@ -110,7 +107,6 @@ def waiting(t: Trial) -> None:
     "locks.whole_file",
     "flock excludes between descriptors",
     "write",
-    "locks",
     rule="flock(2): locks belong to an open file description; EWOULDBLOCK with LOCK_NB.",
     hint="on_lock_file must take a range up to 2**63. " + _UNLOCK_HINT,
 )
@@ -121,7 +117,8 @@ def whole_file(t: Trial) -> None:
     t("fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)")
     t.fails("fcntl.flock(two, fcntl.LOCK_SH | fcntl.LOCK_NB)", "EAGAIN")
     t("os.close(one)")
-    t.wait_until(lambda: t.recording.count("on_unlock_file") > 0)
+    if t.cbfs.on_unlock_file is not None:
+        t.wait_until(lambda: t.recording.count("on_unlock_file") > 0)
     t("fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)")
     t("fcntl.flock(two, fcntl.LOCK_UN); os.close(two)")
 
@@ -130,7 +127,6 @@ def whole_file(t: Trial) -> None:
     "locks.unmounted",
     "what was locked at an unmount is free in the next mount",
     "write",
-    "locks",
     rule="The contract of on_unlock_file: each range that is held comes when the drive ends.",
     hint=_UNLOCK_HINT,
     mounts=False,
