@@ -36,7 +36,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # what is read ahead of a line would be lost to `communicate`
             **popen,
         )
 
@@ -44,7 +44,7 @@ class Server:
         """Read what it says until a line begins with one of these words; the line."""
         assert self.process.stdout is not None
         line: str
-        for line in self.process.stdout:
+        while line := self.process.stdout.readline().decode():
             if line.startswith(words):
                 return line.rstrip()
         raise AssertionError(f"it ended without {words}: {self.finish()}")
@@ -56,7 +56,7 @@ class Server:
     def finish(self, timeout: float = 20) -> tuple[int, list[str], str]:
         """Wait for its end: the exit code (a signal below 0), what else it said, its stderr."""
         said, complaint = self.process.communicate(timeout=timeout)
-        return self.process.returncode, said.splitlines(), complaint
+        return self.process.returncode, said.decode().splitlines(), complaint.decode()
 
     def __enter__(self) -> Self:
         return self
