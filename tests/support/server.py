@@ -31,7 +31,7 @@ class Server:
     """
 
     def __init__(self, point: Path, code: str, **popen: Any) -> None:
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
             [sys.executable, "-X", "dev", "-c", _PRELUDE + code, str(point)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -43,7 +43,6 @@ class Server:
     def wait_for(self, *words: str) -> str:
         """Read what it says until a line begins with one of these words; the line."""
         assert self.process.stdout is not None
-        line: str
         while line := self.process.stdout.readline().decode():
             if line.startswith(words):
                 return line.rstrip()
