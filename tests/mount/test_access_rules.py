@@ -745,28 +745,36 @@ def test_a_pid_namespace_hides_nobody(restricted: Restricted, client: Client) ->
         restricted.may(client, below)
 
 
+@pytest.fixture
+def shell(tmp_path: Path) -> str:
+    """A shell that is no ancestor of the tests."""
+    copy = tmp_path / "shell"
+    shutil.copy(os.path.realpath("/bin/sh"), copy)
+    return str(copy)
+
+
 @pytest.mark.usefixtures("descent")
-def test_children_of_a_program(restricted: Restricted) -> None:
-    shell = os.path.realpath("/bin/sh")
+def test_children_of_a_program(restricted: Restricted, shell: str) -> None:
     restricted.cbfs.add_granted_process(shell, 0, False, STG_DACCESS_READ)
     script = f"cat {restricted.at}/file; true"
-    assert outcome("sh", "-c", script) == REFUSED
+    assert outcome(shell, "-c", script) == REFUSED
     restricted.cbfs.add_granted_process(shell, 0, True, STG_DACCESS_READ)
-    assert outcome("sh", "-c", script) == "content"
-    assert outcome("sh", "-c", f"env env env {script}") == "content"
+    assert outcome(shell, "-c", script) == "content"
+    assert outcome(shell, "-c", f"env env env {script}") == "content"
     assert outcome(CAT, restricted.at + "/file") == REFUSED
     restricted.cbfs.add_denied_process(shell, 0, True, STG_DACCESS_READ)
-    assert outcome("sh", "-c", script) == REFUSED
+    assert outcome(shell, "-c", script) == REFUSED
 
 
-def test_what_a_program_becomes_and_leaves_behind_is_its_child(restricted: Restricted) -> None:
-    shell = os.path.realpath("/bin/sh")
+def test_what_a_program_becomes_and_leaves_behind_is_its_child(
+    restricted: Restricted, shell: str
+) -> None:
     restricted.cbfs.add_denied_process(shell, 0, True, STG_DACCESS_READ)
     for _ in range(20):  # the shell lives for a moment only
-        assert outcome("sh", "-c", f"exec cat {restricted.at}/file") == REFUSED
+        assert outcome(shell, "-c", f"exec cat {restricted.at}/file") == REFUSED
         assert outcome("env", "cat", f"{restricted.at}/file") == "content"
     orphan = f"(setsid sh -c 'sleep 0.2; exec cat {restricted.at}/file' 2>&1 &)"
-    assert outcome("sh", "-c", orphan).endswith(REFUSED + "\n")
+    assert outcome(shell, "-c", orphan).endswith(REFUSED + "\n")
     assert outcome(CAT, restricted.at + "/file") == "content"
 
 
