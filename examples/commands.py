@@ -59,12 +59,16 @@ class Commands:
 
     async def output_of(self, name: str) -> tuple[bytes]:
         """Run the command. It ends with all that it has started when the reader is interrupted."""
-        process = await asyncio.create_subprocess_shell(
-            self.commands[name], stdout=asyncio.subprocess.PIPE, start_new_session=True
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_shell(
+                self.commands[name], stdout=asyncio.subprocess.PIPE, start_new_session=True
+            )
         )
         try:
+            process = await asyncio.shield(starting)  # it may run already when this is cancelled
             output, _ = await process.communicate()
         except asyncio.CancelledError:
+            process = await starting
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             raise
