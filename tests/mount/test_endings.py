@@ -22,7 +22,12 @@ from support.server import Server
 
 RUN = """
 class Saying(Handlers):
-    def on_mount(self, p): say("ready")
+    def configure(self, cbfs):
+        super().configure(cbfs)
+        threading.Thread(target=self.watch, args=(cbfs,), daemon=True).start()
+    def watch(self, cbfs):  # `run` does not say when the drive is served
+        while not cbfs.mounting_point_count: time.sleep(0.005)
+        say("ready")
 cbfsconnect.run(Saying(), point)
 say("returned")
 """
