@@ -22,14 +22,6 @@ from support.programs import REPOSITORY, Program
 EXAMPLES = REPOSITORY / "examples"
 
 
-@pytest.fixture
-def point(tmp_path: Path) -> Path:
-    """An empty directory to mount at."""
-    directory = tmp_path / "drive"
-    directory.mkdir()
-    return directory
-
-
 def test_every_example_is_tested() -> None:
     tested = {"hello.py", "tutorial.py", "dictionary.py", "mirror.py", "commands.py"}
     tested.add("ported_folder_mirror.py")  # in test_ported_folder_mirror.py
@@ -146,14 +138,6 @@ def test_a_file_of_the_dictionary_that_is_deleted_while_open(point: Path, client
 
 
 # --- mirror ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The folder that is mirrored."""
-    directory = tmp_path / "folder"
-    directory.mkdir()
-    return directory
 
 
 @pytest.fixture

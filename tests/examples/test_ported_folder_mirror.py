@@ -28,20 +28,6 @@ GIT = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
 Start = Callable[..., Program]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    directory = tmp_path / "folder"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
-def point(tmp_path: Path) -> Path:
-    directory = tmp_path / "drive"
-    directory.mkdir()
-    return directory
-
-
 @pytest.fixture(params=[(), ("-all",)], ids=["first and last", "all events"])
 def options(request: Any) -> tuple[str, ...]:
     return tuple(request.param)

@@ -240,20 +240,6 @@ Start = Callable[..., Program]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    directory = tmp_path / "folder"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
-def point(tmp_path: Path) -> Path:
-    directory = tmp_path / "drive"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
 def mistaken(tmp_path: Path) -> Callable[[str, str], Path]:
     """Writes the example down with a mistake in it."""
 

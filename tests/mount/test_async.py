@@ -21,7 +21,7 @@ import cbfsconnect
 from cbfsconnect import CBFSConnectError
 from cbfsconnect.errors import ERROR_ACCESS_DENIED, ERROR_INVALID_STATE
 from support.client import Client
-from support.gates import AsyncGate, wait_until_blocked
+from support.gates import AsyncGate, wait_until, wait_until_blocked
 from support.mounts import Mounting
 from support.plain import PlainDrive
 
@@ -239,7 +239,11 @@ def test_a_timer_does_not_interrupt(mount: Mounting, client: Client) -> None:
     """Programs with timers do not expect a read of a file to fail with EINTR."""
     drive = AsyncDrive(file=b"data")
     drive.gate = AsyncGate()
-    at = mount(drive, file_cache=0).mountpoint
+    mounted = mount(drive, file_cache=0)
+    session, at = mounted.cbfs._session, mounted.mountpoint
+    assert session is not None
+    flows = session.flows
+    assert flows is not None
     client.run(
         """
         import signal
@@ -252,6 +256,7 @@ def test_a_timer_does_not_interrupt(mount: Mounting, client: Client) -> None:
     drive.gate.wait_for(inside=1)
     client.process.send_signal(signal.SIGALRM)
     client.process.send_signal(signal.SIGCHLD)
+    wait_until(lambda: bool(flows._interrupted))  # it has been told, and lets the handler go on
     drive.gate.open()
     assert client.finish() == b"data"
     assert drive.gate.cancelled == 0

@@ -118,12 +118,21 @@ class Flow(Worker):
         self._flows.watch()
 
     def go_on(self) -> None:
-        """The wait is over; called on the event loop's thread, from its own callback."""
-        self._continue()
+        """The wait is over; called from a callback of the event loop, or on a visited worker."""
+        request = self.request
+        assert request is not None
+        session, engine = self._flows.session, self._engine
+        try:
+            reply = self._run()
+        except Exception as error:
+            reply = session.failed(engine, request, error)
+        if not isinstance(reply, _Suspended):
+            session.finish(engine, self, request, reply)
+            self.request = None
 
     def go_on_soon(self) -> None:
         """The wait is over; called on any thread, with locks held."""
-        self._flows.loop.call(self._continue)
+        self._flows.loop.call(self.go_on)
 
     def visit(self) -> None:
         """Go on, on a worker's thread."""
@@ -164,22 +173,10 @@ class Flow(Worker):
             if wait.begin(self):
                 return _SUSPENDED
 
-    def _continue(self) -> None:
-        request = self.request
-        assert request is not None
-        session, engine = self._flows.session, self._engine
-        try:
-            reply = self._run()
-        except Exception as error:
-            reply = session.failed(engine, request, error)
-        if not isinstance(reply, _Suspended):
-            session.finish(engine, self, request, reply)
-            self.request = None
-
     def _visit(self, worker: ThreadWorker) -> None:
         worker.flow, worker.request = self, self.request
         try:
-            self._continue()
+            self.go_on()
         finally:
             worker.flow = worker.request = None
 
